@@ -1,0 +1,33 @@
+"""Machine-learning pipelines for Prefect: decorated functions that run only when they have to."""
+
+from prefect_mlpipe.core.files import File, Folder
+from prefect_mlpipe.current import Current, current, log_metrics, output_folder
+from prefect_mlpipe.engine.keying import EnvVar
+from prefect_mlpipe.errors import MlpipeError
+from prefect_mlpipe.pipelines import Pipeline, RunOptions, pipeline
+from prefect_mlpipe.planning import Plan, StepPlan
+from prefect_mlpipe.publishing import publish
+from prefect_mlpipe.steps import Resources, Step, step, unmapped
+from prefect_mlpipe.tracing import resolve
+
+__all__ = [
+    "Current",
+    "EnvVar",
+    "File",
+    "Folder",
+    "MlpipeError",
+    "Pipeline",
+    "Plan",
+    "Resources",
+    "RunOptions",
+    "Step",
+    "StepPlan",
+    "current",
+    "log_metrics",
+    "output_folder",
+    "pipeline",
+    "publish",
+    "resolve",
+    "step",
+    "unmapped",
+]

@@ -1,0 +1,98 @@
+"""Runs calls on threads of this process, without any Prefect run: what `pipeline.local()` uses.
+
+Knows retries and their delays; the engine knows the rest. One call at a time runs in the caller's
+own thread, because handing it to another costs more than many a step.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any
+
+from prefect_mlpipe.compute.targets import Target, Threads, compute_of
+from prefect_mlpipe.compute.threads import DaemonPool
+from prefect_mlpipe.engine.calls import InputLost, StepCall, execute
+from prefect_mlpipe.engine.queue import Outcome
+from prefect_mlpipe.engine.steprun import StepRun
+from prefect_mlpipe.steps import Step
+
+
+class LocalRunner:
+    """Runs calls on this process's threads; every compute is taken by threads."""
+
+    def __init__(self, computes: Mapping[str, Target]) -> None:
+        self._computes = computes
+        self._pools: dict[str, DaemonPool] = {}
+        self._futures: dict[StepRun, tuple[DaemonPool, Future[Any]]] = {}
+
+    def inline(self, run: StepRun, call: StepCall) -> Outcome | None:
+        """Run a call in this thread."""
+        return _outcome(run, run.submission, call)
+
+    def submit(self, run: StepRun, call: StepCall, outcomes: SimpleQueue[Any]) -> None:
+        """Run a call on a thread of its compute."""
+        pool = self._pool(compute_of(run.node))
+        submission = run.submission
+        future = pool.submit(lambda: outcomes.put(_outcome(run, submission, call)))
+        self._futures[run] = (pool, future)
+
+    def _pool(self, compute: str) -> DaemonPool:
+        if compute not in self._pools:
+            target = self._computes.get(compute)
+            workers = target.max_workers if isinstance(target, Threads) else None
+            self._pools[compute] = DaemonPool(workers, f"mlpipe-{compute}")
+        return self._pools[compute]
+
+    def abandon(self, run: StepRun, state: str, message: str) -> None:
+        """Give up a call: a thread cannot be stopped, but its result will be dropped."""
+        pool, future = self._futures.pop(run)
+        pool.abandon(future)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for pool in self._pools.values():
+            pool.close()
+
+
+def _outcome(run: StepRun, submission: int, call: StepCall) -> Outcome:
+    try:
+        return Outcome(run, submission, _with_retries(call), None)
+    except Exception as error:
+        return Outcome(run, submission, None, error)
+
+
+def _with_retries(call: StepCall) -> Any:
+    while True:
+        try:
+            return execute(call)
+        except InputLost:
+            raise
+        except Exception as error:
+            options = call.step.options
+            if call.attempt > options.retries or not _retry_wanted(call.step, error):
+                raise
+            time.sleep(_delay(call.step, call.attempt))
+
+
+def _retry_wanted(step: Step[..., Any], error: Exception) -> bool:
+    condition = step.options.task.get("retry_condition_fn")
+    if condition is None:
+        return True
+    from prefect.states import Failed
+
+    return bool(condition(step.as_task(), None, Failed(data=error, message=repr(error))))
+
+
+def _delay(step: Step[..., Any], attempt: int) -> float:
+    """Return the seconds before the next try, as Prefect's tasks count them."""
+    delay = step.options.task.get("retry_delay_seconds") or 0
+    if callable(delay):
+        delay = delay(step.options.retries)
+    if isinstance(delay, list | tuple):
+        delay = delay[min(attempt, len(delay)) - 1]
+    jitter = step.options.task.get("retry_jitter_factor") or 0
+    return float(delay) * (1 + random.uniform(0, float(jitter)))

@@ -1,0 +1,57 @@
+"""Computes: named places where steps run, as frozen settings.
+
+Says where, never what: no compute is in a key. Knows nothing of runs. A pipeline's `compute` maps
+the names that steps ask for (`@step(compute="gpu")`) to targets; steps that ask for none run on
+`default`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prefect_mlpipe.core.graph import Graph, Node
+from prefect_mlpipe.errors import NoSuchCompute
+
+DEFAULT = "default"
+
+
+class Target(BaseModel):
+    """A place where steps run; the base of all of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Threads(Target):
+    """Threads of this process.
+
+    Threads()               # as many as concurrent.futures takes: cores + 4, at most 32
+    Threads(max_workers=2)  # two steps at a time
+
+    A step that asks for a GPU or for memory runs here too: give a name another target to test on a
+    laptop what runs on a cluster, `compute={"gpu": Threads()}`.
+    """
+
+    max_workers: int | None = Field(default=None, ge=1)
+
+
+def compute_of(node: Node) -> str:
+    """Return the name of the compute that a node asks for."""
+    return node.step.compute or DEFAULT
+
+
+def refuse_unknown(graph: Graph, computes: Mapping[str, Target]) -> None:
+    """Refuse nodes that ask for a compute which nobody defined.
+
+    Raises:
+        NoSuchCompute: with the names that are there.
+    """
+    for node in graph:
+        name = compute_of(node)
+        if name not in computes:
+            raise NoSuchCompute(
+                f"Step '{node.name}' asks for compute '{name}', which is not defined.",
+                {"defined": ", ".join(sorted(computes))},
+                f"Say where it is: pipeline.with_options(compute={{{name!r}: Threads()}}).",
+            )

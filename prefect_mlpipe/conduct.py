@@ -1,0 +1,260 @@
+"""One run from start to end: trace, drive the engine, leave the run manifest, whatever happens.
+
+The same for `local()` and for a flow: they differ in the runner and the reporter that they pass.
+Knows neither Prefect nor threads.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from prefect_mlpipe.core.graph import Graph, Output, replace_outputs
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.current import Current
+from prefect_mlpipe.engine.calls import load
+from prefect_mlpipe.engine.keying import Keyer
+from prefect_mlpipe.engine.outputs import Outputs, pack
+from prefect_mlpipe.engine.queue import Engine, Reporter, Runner
+from prefect_mlpipe.engine.selection import Selection
+from prefect_mlpipe.engine.steprun import StepRun
+from prefect_mlpipe.errors import RunCancelled
+from prefect_mlpipe.runs import Baseline
+from prefect_mlpipe.settings import Failures
+from prefect_mlpipe.tracing import Tracer
+
+_TRACEBACK_CHARACTERS = 20_000
+
+
+class RunReporter(Reporter, Protocol):
+    """A reporter that is also told how the run ended."""
+
+    def ended(self, document: Mapping[str, Any]) -> None:
+        """The run manifest is written: everything is known now."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Which run this is."""
+
+    id: str
+    name: str
+    pipeline: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass
+class Returned:
+    """What a pipeline returned, by reference: what the state of its flow run holds.
+
+    Attributes:
+        references: the structure, with `StoredValue` for each value.
+        store: where the values are.
+    """
+
+    references: Any
+    store: Store = field(repr=False)
+
+    def load(self) -> Any:
+        """Return the values."""
+        return load(self.references, self.store)
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """Everything that one run needs."""
+
+    pipeline: Any
+    arguments: Mapping[str, Any]
+    info: RunInfo
+    store: Store
+    runner: Runner
+    reporter: RunReporter
+    selection: Selection
+    failures: Failures
+    check: Callable[[Graph], None]
+
+    def run(
+        self, on_engine: Callable[[Engine], None] = lambda engine: None
+    ) -> tuple[Any, Returned]:
+        """Run the pipeline; return what its body returned, loaded and by reference.
+
+        Args:
+            on_engine: is given the engine before anything runs, to cancel from another thread.
+        """
+        started = time.time()
+        outputs = Outputs(self.store)
+        graph = Graph(self.info.pipeline)
+        baseline = Baseline(self.store, self.info.pipeline)
+        engine = Engine(
+            graph,
+            outputs=outputs,
+            runner=self.runner,
+            reporter=self.reporter,
+            keyer=Keyer(),
+            selection=self.selection,
+            failures=self.failures,
+            current=self._current,
+            baseline=lambda run: baseline.manifest(run.node),
+            check=self.check,
+        )
+        on_engine(engine)
+        state, error, packed = "completed", None, {"value": None}
+        try:
+            value, references = self._trace(graph, engine)
+            packed = pack(references, self.store)
+            return value, Returned(references, self.store)
+        except BaseException as raised:
+            state, error = _state_of(raised), raised
+            raise
+        finally:
+            self.runner.close()
+            ending = Ending(self.info, started, state, error, packed)
+            self._leave(ending.document(graph, engine, baseline), engine)
+
+    def _trace(self, graph: Graph, engine: Engine) -> tuple[Any, Any]:
+        tracer = Tracer(graph, engine.resolve)
+        try:
+            returned = tracer.run(self.pipeline, self.pipeline.body, self.arguments)
+            engine.finish()
+            kept = replace_outputs(returned, lambda output: _reached(engine, output))
+            value = engine.load(kept)
+            return value, engine.references(kept)
+        except RunCancelled:
+            engine.abandon("Cancelled", "the run was cancelled")
+            raise
+        except Exception:
+            engine.finish(raising=False)
+            engine.abandon("Cancelled", "the run failed")
+            raise
+        except BaseException as error:
+            engine.abandon("Crashed", f"the run was ended by {type(error).__name__}")
+            raise
+
+    def _current(self, run: StepRun) -> Current:
+        return Current(
+            self.info.id,
+            self.info.name,
+            self.info.pipeline,
+            run.name,
+            run.key or "",
+            run.node.step.compute or "default",
+            store=self.store,
+        )
+
+    def _leave(self, document: dict[str, Any], engine: Engine) -> None:
+        try:
+            self.store.write_run(
+                self.info.pipeline, self.info.id, document, started=document["started"]
+            )
+            for function, latest in _latest(engine).items():
+                self.store.write_latest(function, latest)
+            self.store.sync()
+            self.reporter.ended(document)
+        finally:
+            self.reporter.close()
+
+
+def _reached(engine: Engine, output: Output) -> Any:
+    """Leave out what was not asked for: with `targets` a returned output may not have run."""
+    run = engine.runs[output._mlpipe_node]
+    return output if run.settled else None
+
+
+def _state_of(error: BaseException) -> str:
+    if isinstance(error, RunCancelled | KeyboardInterrupt):
+        return "cancelled"
+    return "failed" if isinstance(error, Exception) else "crashed"
+
+
+def _latest(engine: Engine) -> dict[str, dict[str, str]]:
+    return {
+        run.manifest.function: {"key": run.key}
+        for run in engine.all_runs()
+        if run.state == "ran" and run.manifest is not None and run.key and run.node.step.cached
+    }
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended."""
+
+    info: RunInfo
+    started: float
+    state: str
+    error: BaseException | None
+    returned: Any
+
+    def document(self, graph: Graph, engine: Engine, baseline: Baseline) -> dict[str, Any]:
+        """Return the run manifest."""
+        runs = engine.all_runs()
+        reused = [run.record for run in runs if run.state == "reused" and run.record is not None]
+        return {
+            "id": self.info.id,
+            "name": self.info.name,
+            "pipeline": self.info.pipeline,
+            "state": self.state,
+            "error": error_text(self.error),
+            "started": self.started,
+            "ended": time.time(),
+            "parameters": {name: plain(value) for name, value in self.info.parameters.items()},
+            "returned": self.returned,
+            "saved_s": sum(record.duration_s for record in reused),
+            "saved_bytes": sum(record.size for record in reused),
+            "graph": graph.to_json(),
+            "nodes": [_entry(run, self.info.name, baseline) for run in runs if run.wanted],
+        }
+
+
+def _entry(run: StepRun, run_name: str, baseline: Baseline) -> dict[str, Any]:
+    record = run.record
+    origin = record.provenance.get("run") if record is not None else None
+    return {
+        "name": run.name,
+        "state": run.state,
+        "reasons": [list(reason) for reason in run.reasons],
+        "key": run.key if record is not None else None,
+        "earlier_key": None if run.state == "reused" else baseline.key(run.name),
+        "fields": None
+        if record is None
+        else {name: value.to_json() for name, value in record.fields.items()},
+        "reused_from": origin if run.state == "reused" or run.adopted else None,
+        "duration_s": None if record is None else record.duration_s,
+        "started": run.started,
+        "ended": run.ended,
+        "metrics": _metrics(run),
+        "logs": run.call.current.logs if run.call is not None else [],
+        "error": error_text(run.error),
+        "compute": run.node.step.compute or "default",
+        "task_run_id": None if run.task_run_id is None else str(run.task_run_id),
+    }
+
+
+def _metrics(run: StepRun) -> Mapping[str, Any]:
+    if run.record is not None:
+        return run.record.metrics
+    return run.call.current.metrics if run.call is not None else {}  # partial, of a failed step
+
+
+def error_text(error: BaseException | None) -> str | None:
+    """Return an error with its traceback, the end of it where it is long."""
+    if error is None:
+        return None
+    return "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:].strip()
+
+
+def plain(value: Any) -> Any:
+    """Return a parameter as plain JSON; a short text where it has none."""
+    try:
+        encoded = orjson.dumps(value, default=str)
+    except (TypeError, ValueError):
+        return repr(value)[:200]
+    return orjson.loads(encoded) if len(encoded) <= 65536 else repr(value)[:200]

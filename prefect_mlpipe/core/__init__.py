@@ -1,0 +1,1 @@
+"""Values, keys, records and decisions; knows nothing of Prefect and Dask."""

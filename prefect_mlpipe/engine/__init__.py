@@ -1,0 +1,1 @@
+"""Executes a graph: keys, decisions, the ready-queue, calls. Knows no Prefect and no Dask."""

@@ -1,0 +1,293 @@
+"""Run one step where it was sent: load its inputs, call the function, store what it returns,
+record it.
+
+Knows a store and one call; nothing of graphs, of decisions, or of how the call came here. In this
+order: bytes, then the record, so that a record never points at what was not written.
+
+What a step gets is its own: values come fresh from the store, literals are copied. So a step that
+changes its argument changes nothing that anyone else sees, on any compute.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import time
+import warnings
+from collections.abc import Mapping
+from contextvars import copy_context
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from prefect_mlpipe import active
+from prefect_mlpipe.core.annotations import Fields
+from prefect_mlpipe.core.digest import Buffers, digest
+from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.files import File, Folder, fingerprint_state
+from prefect_mlpipe.core.formats import Unstorable
+from prefect_mlpipe.core.manifest import Manifest
+from prefect_mlpipe.core.record import Record, StoredValue
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.current import Current, enter
+from prefect_mlpipe.errors import InputChanged, UnstorableOutput, ValueDamaged, ValueMissing
+from prefect_mlpipe.steps import Step, run_function
+
+_HOST = socket.gethostname()
+_PLAIN = frozenset({int, float, bool, str, type(None), StoredValue})
+_SHARED = (int, float, bool, str, bytes, complex, type(None), PurePath, File, Folder)
+
+
+class Whole(NamedTuple):
+    """Stands for an output that is stored field by field and was passed whole."""
+
+    fields: Fields
+    values: tuple[StoredValue, ...]
+
+
+class StepCall:
+    """Everything that is needed to run one step somewhere.
+
+    Not a dataclass: Prefect looks into those for futures, item by item.
+
+    Attributes:
+        step: what is called.
+        arguments: parameter → argument; `StoredValue` and `Whole` stand for outputs, also inside
+            lists, tuples and dicts.
+        store: where values and the record go.
+        manifest: what the key is made of.
+        key: digest of the manifest.
+        current: what the step can ask about itself.
+        recorded: whether the record is to be found under the key.
+        replace: whether it takes the place of one that stands there.
+        files: files among the arguments, with their state before they were digested.
+        attempt: counts calls of the function, retries included.
+        attempt_started: when the current one started, by the monotonic clock; 0 between them.
+    """
+
+    __slots__ = (
+        "arguments",
+        "attempt",
+        "attempt_started",
+        "current",
+        "files",
+        "key",
+        "manifest",
+        "recorded",
+        "replace",
+        "step",
+        "store",
+    )
+
+    def __init__(
+        self,
+        step: Step[..., Any],
+        arguments: dict[str, Any],
+        store: Store,
+        manifest: Manifest,
+        key: str,
+        current: Current,
+        *,
+        recorded: bool,
+        replace: bool,
+        files: list[tuple[File | Folder, object]],
+        attempt: int = 0,
+    ) -> None:
+        self.step = step
+        self.arguments = arguments
+        self.store = store
+        self.manifest = manifest
+        self.key = key
+        self.current = current
+        self.recorded = recorded
+        self.replace = replace
+        self.files = files
+        self.attempt = attempt
+        self.attempt_started = 0.0
+
+
+class InputLost(Exception):
+    """A stored input is gone or damaged; whoever sent the call has it made again."""
+
+    def __init__(self, value: StoredValue, kind: str, error: Exception) -> None:
+        super().__init__(f"{kind}: {error}")
+        self.value = value
+        self.kind = kind
+        self.error = error
+
+
+class Done(NamedTuple):
+    """What came of a call: the record that stands, and whether it is this call's own."""
+
+    record: Record
+    own: bool
+
+
+def execute(call: StepCall) -> Done:
+    """Run a call and return its record.
+
+    Raises:
+        InputLost: an input is gone or damaged; nothing ran.
+        InputChanged: a file changed while the step ran; nothing was recorded.
+        UnstorableOutput: what it returned cannot be stored.
+        Exception: whatever the function raised.
+    """
+    call.attempt += 1
+    call.attempt_started = time.monotonic()
+    # A context of its own: no step may see the tracer of the body, or another step's current().
+    try:
+        return copy_context().run(_execute, call)
+    finally:
+        call.attempt_started = 0.0
+
+
+def _execute(call: StepCall) -> Done:
+    active.leave()
+    here = call.current
+    here.metrics = {}
+    enter(here)
+    try:
+        arguments = {name: load(value, call.store) for name, value in call.arguments.items()}
+        loaded = [(file, fingerprint_state(file)) for file in files_in(arguments)]
+        created = time.time()
+        started = time.perf_counter()
+        value = run_function(call.step, arguments)
+        duration = time.perf_counter() - started
+        _refuse_changed(call, [*call.files, *loaded])
+        if value is None:
+            _warn_of_none(call)
+        return _record(call, value, created, duration)
+    finally:
+        here.close()
+
+
+def _warn_of_none(call: StepCall) -> None:
+    if call.step.cached and not call.step.returns_nothing and call.step.options.cache is None:
+        warnings.warn(
+            f"Step '{call.current.step}' returned None and is cached: a reuse restores nothing "
+            "that it did outside the store. Annotate it '-> None' if it works outside the store, "
+            "or say @step(cache=True) if None is its result.",
+            stacklevel=2,
+        )
+
+
+def _record(call: StepCall, value: Any, created: float, duration: float) -> Done:
+    buffers = Buffers()
+    fields = call.step.fields
+    parts = {"": value} if fields is None else fields.split(value, call.current.step)
+    stored = {name: _put(call, name, part, buffers) for name, part in parts.items()}
+    whole = stored[""].digest if fields is None else digest(value, buffers=buffers)
+    here = call.current
+    record = Record(
+        call.key,
+        call.manifest.to_json(),
+        whole,
+        stored,
+        created,
+        duration,
+        here.metrics,
+        {
+            "run_id": here.run_id,
+            "run": here.run,
+            "pipeline": here.pipeline,
+            "step": here.step,
+            "compute": here.compute,
+            "host": _HOST,
+            "pid": os.getpid(),
+        },
+    )
+    if not call.recorded:
+        return Done(record, True)
+    standing = call.store.write_record(record, replace=call.replace)
+    return Done(standing, standing is record or standing == record)
+
+
+def _put(call: StepCall, name: str, value: Any, buffers: Buffers) -> StoredValue:
+    try:
+        return call.store.put(value, buffers=buffers)
+    except (Unstorable, Undigestible) as error:
+        raise UnstorableOutput(
+            f"Step '{call.current.step}' returned something that cannot be stored.",
+            {
+                "output": name or "return value",
+                "at": f"{name or 'value'}{error.path}",
+                "type": error.type,
+                "because": error.why,
+            },
+            "Return plain data: arrays, tables, models, File(path), or lists and dicts of them.",
+        ) from error
+
+
+def load(value: Any, store: Store) -> Any:
+    """Return an argument as the step gets it: outputs loaded, literals copied.
+
+    Raises:
+        InputLost: a stored value is gone or damaged.
+    """
+    kind = type(value)
+    if kind is StoredValue:
+        return load_value(value, store)
+    if kind is Whole:
+        parts = [load_value(part, store) for part in value.values]
+        return value.fields.join(dict(zip(value.fields.names, parts, strict=True)))
+    if kind is list:
+        return [load(item, store) for item in value]
+    if kind is tuple:
+        return tuple(load(item, store) for item in value)
+    if kind is dict:
+        return {name: load(item, store) for name, item in value.items()}
+    return _own(value)
+
+
+def load_value(value: StoredValue, store: Store) -> Any:
+    """Return one stored value, or say that it is lost."""
+    try:
+        return store.get(value)
+    except ValueMissing as error:
+        raise InputLost(value, "value missing", error) from error
+    except ValueDamaged as error:
+        raise InputLost(value, "value damaged", error) from error
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, _SHARED):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # a connection, a lock: it is left out of the key and can only be shared
+        return value
+
+
+def files_in(arguments: Mapping[str, Any]) -> list[File | Folder]:
+    """Return the files and folders among arguments, also inside lists, tuples and dicts."""
+    found: list[File | Folder] = []
+    for value in arguments.values():
+        if type(value) not in _PLAIN:
+            _collect_files(value, found)
+    return found
+
+
+def _collect_files(value: Any, found: list[File | Folder]) -> None:
+    kind = type(value)
+    if kind is File or kind is Folder:
+        found.append(value)
+    elif isinstance(value, PurePath):
+        found.append(Folder(value) if os.path.isdir(value) else File(value))
+    elif kind is dict:
+        for item in value.values():
+            _collect_files(item, found)
+    elif kind is list or kind is tuple:
+        for item in value:
+            _collect_files(item, found)
+
+
+def _refuse_changed(call: StepCall, files: list[tuple[File | Folder, object]]) -> None:
+    for file, before in files:
+        after = fingerprint_state(file)
+        if after != before:
+            raise InputChanged(
+                f"Step '{call.current.step}' read a file that has changed; nothing is recorded.",
+                {"file": str(file), "before": before, "after": after},
+                "Run again. If it goes on, something writes to the file: let the step write "
+                "elsewhere, or give it a copy.",
+            )

@@ -1,0 +1,43 @@
+"""One line a step, in one grammar, wherever it is printed.
+
+`clean: reused (from run brave-otter, 1.2 GB)`, `train: ran (input 'features' changed) 412 MB 38.4
+s`. Never a value, only names and digests.
+"""
+
+from __future__ import annotations
+
+from prefect_mlpipe.engine.steprun import StepRun
+
+
+def line(run: StepRun) -> str:
+    """Return the line of a step that has come to its end."""
+    record = run.record
+    if run.items is not None:
+        states = [item.state for item in run.items]
+        counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
+        return f"{run.name}: {run.state} ({counts or 'no items'})"
+    if run.state == "reused" and record is not None:
+        origin = f"same key as '{run.same_as}'" if run.same_as else origin_text(run)
+        return f"{run.name}: reused ({origin}, {size_text(record.size)})"
+    why = "; ".join(map(str, run.reasons))
+    if run.state == "ran" and record is not None:
+        return f"{run.name}: ran ({why}) {size_text(record.size)} {record.duration_s:.3g} s"
+    if run.state == "skipped" and run.blocked_by is not None:
+        return f"{run.name}: skipped ('{run.blocked_by.name}' has failed)"
+    error = f": {type(run.error).__name__}" if run.error is not None else ""
+    return f"{run.name}: {run.state}{error}"
+
+
+def origin_text(run: StepRun) -> str:
+    """Return where a reused record comes from."""
+    name = run.record.provenance.get("run") if run.record is not None else None
+    return f"from run {name}" if name else "from an earlier run"
+
+
+def size_text(size: float) -> str:
+    """Return bytes as a person reads them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

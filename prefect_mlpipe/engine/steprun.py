@@ -1,0 +1,188 @@
+"""The state of one node (or one item of a mapped node) in a run.
+
+Plain data and the small questions that the engine asks of it. Knows nothing of the queue.
+
+States: `waiting` → `running` → `ran` | `failed`, or straight from `waiting` to `reused` (its
+record stands for it), `skipped` (something above has failed) or `cancelled` (the run was stopped).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from prefect_mlpipe.core.graph import Node, Output
+from prefect_mlpipe.core.manifest import Manifest, Reason
+from prefect_mlpipe.core.record import Record
+from prefect_mlpipe.steps import common_length
+
+if TYPE_CHECKING:
+    from prefect_mlpipe.engine.calls import StepCall
+    from prefect_mlpipe.engine.outputs import Outputs
+
+SETTLED = frozenset({"reused", "ran", "failed", "skipped", "cancelled"})
+FAILED = frozenset({"failed", "skipped", "cancelled"})
+
+
+class StepRun:
+    """One node in a run.
+
+    Attributes:
+        node: what is run.
+        group: the run of the mapped node that this is an item of.
+        items: the items of a mapped node, once their number is known.
+        waiting: how many others must end first.
+        lost: why its record cannot be used although it stands, if so.
+        same_as: name of the node with the same key that ran in its place.
+        adopted: whether another run's record was taken, because that was first.
+        task_run_id: what Prefect calls it, for edges.
+    """
+
+    __slots__ = (
+        "adopted",
+        "blocked_by",
+        "call",
+        "children",
+        "ended",
+        "error",
+        "expanded_children",
+        "files",
+        "followers",
+        "group",
+        "items",
+        "key",
+        "logs",
+        "lost",
+        "manifest",
+        "node",
+        "parents",
+        "queued",
+        "reasons",
+        "record",
+        "repairs",
+        "same_as",
+        "started",
+        "state",
+        "submission",
+        "task_run_id",
+        "unfinished_items",
+        "waiting",
+        "wanted",
+        "whole_digest",
+    )
+
+    def __init__(self, node: Node, group: StepRun | None = None) -> None:
+        self.node = node
+        self.group = group
+        self.state = "waiting"
+        self.wanted = self.queued = self.adopted = False
+        self.waiting = self.repairs = self.submission = self.unfinished_items = 0
+        self.parents: list[StepRun] = []
+        self.children: list[StepRun] = []
+        self.expanded_children: list[StepRun] = []
+        self.followers: list[StepRun] = []
+        self.items: list[StepRun] | None = None
+        self.manifest: Manifest | None = None
+        self.key: str | None = None
+        self.record: Record | None = None
+        self.reasons: tuple[Reason, ...] = ()
+        self.lost: Reason | None = None
+        self.blocked_by: StepRun | None = None
+        self.error: BaseException | None = None
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.call: StepCall | None = None
+        self.files: list[tuple[Any, object]] = []
+        self.logs: list[str] = []
+        self.same_as: str | None = None
+        self.task_run_id: Any = None
+        self.whole_digest: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.node.name}: {self.state}>"
+
+    @property
+    def name(self) -> str:
+        """Name of the node."""
+        return self.node.name
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has come to its end."""
+        return self.state in SETTLED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without an output."""
+        return self.state in FAILED
+
+    def enqueue(self) -> bool:
+        """Return whether it is to be put into the ready-queue now, and note that it was."""
+        if self.queued or self.waiting or not self.wanted or self.state != "waiting":
+            return False
+        self.queued = True
+        return True
+
+    def links_to(self, parent: StepRun) -> bool:
+        """Return whether items of this mapped node may be linked to items of a mapped parent."""
+        mapped = self.node.mapped
+        if mapped is None or parent.node.mapped is None or parent.node in self.node.after:
+            return False
+        arguments = self.node.arguments
+        linked = {p for p in mapped.parameters if type(arguments[p]) is Output}
+        uses = [p for p, output in self.node.inputs if output._mlpipe_node is parent.node]
+        return all(parameter in linked for parameter in uses)
+
+    @property
+    def deadline(self) -> float | None:
+        """When the current try must have ended, by the monotonic clock."""
+        limit = self.node.step.options.timeout_seconds
+        if limit is None or self.call is None or not self.call.attempt_started:
+            return None
+        return float(self.call.attempt_started + limit)
+
+    def overdue(self, grace_s: float) -> bool:
+        """Whether the current try has gone on for too long."""
+        deadline = self.deadline
+        return deadline is not None and time.monotonic() > deadline + grace_s
+
+    def allowed_failures(self) -> int:
+        """How many items of this mapped node may fail."""
+        mapped = self.node.mapped
+        allowed = mapped.allowed_failures if mapped else 0
+        if isinstance(allowed, float) and allowed < 1:
+            return math.floor(allowed * len(self.items or ()))
+        return int(allowed)
+
+
+def expand(run: StepRun, outputs: Outputs) -> list[StepRun]:
+    """Return one run for each item of a mapped node.
+
+    Items of chained maps are linked one by one: item 3 waits for item 3 above, not for the whole
+    list.
+    """
+    node = run.node
+    assert node.mapped is not None
+    lists = {name: outputs.items_of(node.arguments[name]) for name in node.mapped.parameters}
+    found = {name: items for name, items in lists.items() if items is not None}
+    count = common_length(node.name, {name: len(items) for name, items in found.items()})
+    return [_item(run, found, index) for index in range(count)]
+
+
+def _item(run: StepRun, lists: dict[str, list[Any]], index: int) -> StepRun:
+    node = run.node
+    arguments = dict(node.arguments)
+    for name, items in lists.items():
+        arguments[name] = items[index]
+    inputs = [(name, value) for name, value in arguments.items() if type(value) is Output]
+    inputs += [
+        (name, output)
+        for name, output in node.inputs
+        if type(arguments[name]) is not Output and name not in lists
+    ]
+    item = StepRun(
+        Node(f"{node.name}[{index}]", node.step, arguments, inputs, (), None, node.index), run
+    )
+    item.wanted = True
+    return item

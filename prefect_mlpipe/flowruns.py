@@ -1,0 +1,195 @@
+"""A pipeline as a Prefect flow run.
+
+`call_flow` is what a Python call does around the flow; `run_in_flow` is what the flow does
+inside, also where Prefect started it: from a deployment, by REST, on a schedule. Knows Prefect's
+flow run context; the engine below does not.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled
+
+from prefect_mlpipe.compute.flow import ComputeSettings, ComputeTaskRunner, FlowRunner, parent_ids
+from prefect_mlpipe.compute.targets import refuse_unknown
+from prefect_mlpipe.conduct import Conduct, RunInfo
+from prefect_mlpipe.current import keep_logs
+from prefect_mlpipe.engine.loglines import line
+from prefect_mlpipe.engine.queue import Cancel, Engine
+from prefect_mlpipe.engine.steprun import StepRun
+from prefect_mlpipe.errors import RunCancelled
+from prefect_mlpipe.reporting.api import ensure_api
+from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
+from prefect_mlpipe.reporting.watch import RunWatch, without_prefect_heartbeat
+from prefect_mlpipe.settings import Settings
+
+# The values of a run for the Python caller that waits for them; the flow's state holds references
+# only.
+_caller: ContextVar[list[Any] | None] = ContextVar("prefect_mlpipe_caller", default=None)
+
+LOGGED_REUSES = 50  # each line is a row in Prefect's database
+SHOWN_ITEMS = 200  # task runs for items of one mapped step
+
+
+def call_flow(
+    pipeline: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run a pipeline as a flow run and return its values, or its state if that is asked for."""
+    return_state = kwargs.pop("return_state", False)
+    prefects = {name: kwargs.pop(name) for name in ("wait_for",) if name in kwargs}
+    parameters = pipeline.bind(args, kwargs)
+    ensure_api()
+    values: list[Any] = []
+    token = _caller.set(values)
+    try:
+        with without_prefect_heartbeat():
+            result = call(**prefects, **parameters, return_state=return_state)
+    finally:
+        _caller.reset(token)
+    return result if return_state or not values else values[0]
+
+
+def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a pipeline inside its flow run; return references to its values."""
+    context = FlowRunContext.get()
+    assert context is not None, "Prefect runs this inside a flow run"
+    assert context.flow_run is not None
+    pipeline: Any = context.flow
+    arguments = dict(inspect.signature(body).bind(*args, **kwargs).arguments)
+    values = _caller.get()
+    _caller.set(None)  # a pipeline that a step calls has no caller of ours
+    keep_logs()
+    computes = pipeline.computes
+    reporter = FlowReporter(context.flow_run.id)
+    with ComputeTaskRunner(ComputeSettings(computes=computes)) as task_runner:
+        conduct = Conduct(
+            pipeline,
+            arguments,
+            RunInfo(str(context.flow_run.id), context.flow_run.name, pipeline.name, arguments),
+            pipeline.open_store(),
+            FlowRunner(task_runner),
+            reporter,
+            pipeline.selection(arguments),
+            pipeline.failures(arguments),
+            lambda graph: refuse_unknown(graph, computes),
+        )
+        try:
+            value, returned = conduct.run(reporter.start)
+        except RunCancelled as cancelled:
+            if reporter.cancelled:
+                return Cancelled(message=str(cancelled))
+            raise
+    if values is not None:
+        values.append(value)
+    return returned
+
+
+class FlowReporter:
+    """Tells Prefect of what Prefect's engine did not do itself: reuse, skips, ends by force."""
+
+    def __init__(self, flow_run_id: Any) -> None:
+        settings = Settings()
+        self.cancelled = False
+        self._logger = get_run_logger()
+        self._tasks = BulkReporter(flow_run_id, native=settings.report_natively)
+        self._watch = RunWatch(flow_run_id, self._cancel)
+        self._engine: Engine | None = None
+        self._keys: dict[str, int] = {}
+        self._reused = 0
+
+    def start(self, engine: Engine) -> None:
+        """Begin to report; from here on a cancellation reaches the engine."""
+        self._engine = engine
+        self._tasks.__enter__()
+        self._watch.__enter__()
+
+    def _cancel(self) -> None:
+        self.cancelled = True
+        if self._engine is not None:
+            self._engine.outcomes.put(Cancel("The run was cancelled in Prefect."))
+
+    def reading(self, run: StepRun) -> None:
+        """Log why a step runs; its task run is Prefect's own."""
+        if run.group is None:
+            self._logger.debug("%s: runs (%s)", run.name, "; ".join(map(str, run.reasons)))
+
+    def settled(self, run: StepRun) -> None:
+        """Report what became of a step."""
+        self._log(run)
+        natively = run.state == "ran" or run.state == "failed"
+        if run.task_run_id is not None:
+            if run.state == "cancelled" or _timed_out(run):
+                state = "Cancelled" if run.state == "cancelled" else "TimedOut"
+                self._tasks.report_existing(run.task_run_id, state, str(run.error or ""))
+            if natively or run.state == "cancelled":
+                return
+        if run.group is not None and len(run.group.items or ()) > SHOWN_ITEMS:
+            return
+        self._report(run)
+
+    def _report(self, run: StepRun) -> None:
+        (run.task_run_id,) = task_run_ids(1)
+        key = run.node.step.qualified_name
+        count = self._keys[key] = self._keys.get(key, -1) + 1
+        now = datetime.now(UTC)
+        state, message = _state(run)
+        self._tasks.report(
+            TaskRunReport(
+                run.task_run_id,
+                run.name,
+                key,
+                f"mlpipe-{count}",
+                state,
+                message,
+                tuple(parent_ids(run)),
+                now if run.started is None else datetime.fromtimestamp(run.started, UTC),
+                now,
+            )
+        )
+
+    def _log(self, run: StepRun) -> None:
+        if run.group is not None:
+            return
+        if run.state == "reused":
+            self._reused += 1
+            if self._reused > LOGGED_REUSES:
+                return
+        self._logger.info(line(run))
+
+    def progress(self, runs: Mapping[str, int], running: Iterable[StepRun]) -> None:
+        """Nothing to show but what the task runs show."""
+
+    def ended(self, document: Mapping[str, Any]) -> None:
+        """Log the end and write the summary."""
+        if self._reused > LOGGED_REUSES:
+            self._logger.info("… and %d more reused", self._reused - LOGGED_REUSES)
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._watch.close()
+        self._tasks.close()
+
+
+def _timed_out(run: StepRun) -> bool:
+    return run.state == "failed" and isinstance(run.error, TimeoutError)
+
+
+def _state(run: StepRun) -> tuple[str, str]:
+    match run.state:
+        case "reused":
+            return "Cached", line(run)
+        case "ran":
+            return "Completed", line(run)
+        case "skipped":
+            return "NotReady", line(run)
+        case "cancelled":
+            return "Cancelled", str(run.error or "the run was stopped")
+        case _:
+            return "Failed", str(run.error)

@@ -1,0 +1,62 @@
+"""`pipeline.local()`: a run without Prefect.
+
+Knows the engine and the local runner. The only difference to a run as a flow is who runs the
+calls and who is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from coolname import generate_slug  # Prefect names its runs with it, too
+
+from prefect_mlpipe.compute.local import LocalRunner
+from prefect_mlpipe.compute.targets import refuse_unknown
+from prefect_mlpipe.conduct import Conduct, RunInfo
+from prefect_mlpipe.current import keep_logs
+from prefect_mlpipe.engine.loglines import line
+from prefect_mlpipe.engine.steprun import StepRun
+
+logger = logging.getLogger("prefect_mlpipe")
+
+
+class LogReporter:
+    """Writes one line a step to the log `prefect_mlpipe`."""
+
+    def reading(self, run: StepRun) -> None:
+        """Say nothing before the end."""
+
+    def settled(self, run: StepRun) -> None:
+        """Log what became of a step."""
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(line(run))
+
+    def progress(self, runs: Mapping[str, int], running: Iterable[StepRun]) -> None:
+        """Show nothing: the terminal is the caller's."""
+
+    def ended(self, document: Mapping[str, Any]) -> None:
+        """Say nothing: the run manifest says it."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def run_locally(pipeline: Any, arguments: Mapping[str, Any]) -> Any:
+    """Run a pipeline on this process's threads and return the values."""
+    keep_logs()
+    computes = pipeline.computes
+    conduct = Conduct(
+        pipeline,
+        arguments,
+        RunInfo(secrets.token_hex(16), generate_slug(2), pipeline.name, arguments),
+        pipeline.open_store(),
+        LocalRunner(computes),
+        LogReporter(),
+        pipeline.selection(arguments),
+        pipeline.failures(arguments),
+        lambda graph: refuse_unknown(graph, computes),
+    )
+    return conduct.run()[0]

@@ -1,0 +1,399 @@
+"""`@pipeline`: a function that wires steps, and a Prefect flow.
+
+A `Pipeline` is a `Flow`: it is called, served and deployed as any flow, and its runs are flow
+runs. What is ours is what happens inside one: the body is traced and the engine drives it. Knows
+nothing of keys and decisions.
+
+Prefect runs `fn`, a generated function with the body's signature that closes over nothing but the
+body: `serve` pickles it, and what it reached besides would have to be pickled too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from prefect import Flow
+from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
+from prefect.utilities.callables import get_call_parameters
+from pydantic import BaseModel, ConfigDict
+
+from prefect_mlpipe import active
+from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads, refuse_unknown
+from prefect_mlpipe.core.graph import Graph, outputs_in
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.engine.keying import Keyer
+from prefect_mlpipe.engine.outputs import Outputs
+from prefect_mlpipe.engine.selection import Selection
+from prefect_mlpipe.errors import InvalidParameters, InvalidPipeline
+from prefect_mlpipe.parameters import restore, show
+from prefect_mlpipe.planning import Barrier, Plan, Planner
+from prefect_mlpipe.runs import Baseline, Runs
+from prefect_mlpipe.settings import Failures, Settings
+from prefect_mlpipe.steps import Step
+from prefect_mlpipe.tracing import Tracer, refuse_iterators
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_REFUSED = {
+    "task_runner": "say where steps run with compute={'default': Threads(max_workers=4)}",
+    "persist_result": "outputs are always in the store",
+    "result_storage": "say where the store is with store='...'",
+    "result_serializer": "the format follows from the type",
+    "cache_result_in_memory": "outputs go through the store",
+    "validate_parameters": "parameters are always validated",
+}
+_OURS = ("store", "compute", "refresh", "targets", "failures")
+
+
+class RunOptions(BaseModel):
+    """What one run may be asked besides its parameters; shown in the form of the Prefect UI.
+
+    Declare `run: RunOptions = RunOptions()` as a parameter of a pipeline to have it.
+
+    Attributes:
+        refresh: steps or groups that run although they could be reused; true for all.
+        targets: steps or groups that are wanted, with what they need; empty for all.
+        failures: what happens to the rest when a step fails.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    refresh: bool | list[str] = []
+    targets: list[str] = []
+    failures: Failures | None = None
+
+
+class PipelineOptions(BaseModel):
+    """The options of a pipeline that are ours; one object, so that copies cannot forget one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    store: str | Store | None = None
+    compute: dict[str, Target] = {}
+    refresh: bool | tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    failures: Failures | None = None
+
+
+class Pipeline(Flow[P, R], Generic[P, R]):
+    """A function that wires steps; made by `@pipeline`. It is a Prefect `Flow`.
+
+    Called, it runs as a flow run and returns the values. `local()` runs it without Prefect,
+    `plan()` says what would run, `graph()` gives nodes and edges, `runs` the runs that are over.
+    """
+
+    body: Callable[P, R]
+    options: PipelineOptions
+
+    def __init__(self, body: Callable[P, R], options: PipelineOptions, **flow_options: Any) -> None:
+        self.body = body
+        self.options = options
+        super().__init__(_runner(body), persist_result=False, **flow_options)
+
+    def __repr__(self) -> str:
+        return f"<pipeline '{self.name}'>"
+
+    # -- calls ----------------------------------------------------------------------------------
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]
+        """Run as a Prefect flow run and return the values; in another pipeline's body, become a
+        group.
+
+        Raises:
+            InvalidParameters: a parameter has a wrong type or an unknown name; nothing ran.
+            PrefectUnavailable: the Prefect API does not answer.
+            Exception: a step's own exception; several in an `ExceptionGroup`.
+        """
+        tracer = active.active_tracer()
+        if tracer is not None:
+            return tracer.inline(self, args, dict(kwargs))  # type: ignore[no-any-return]
+        from prefect_mlpipe.flowruns import call_flow
+
+        return call_flow(self, super().__call__, args, dict(kwargs))  # type: ignore[no-any-return]
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run on threads of this process, without Prefect, and return the values.
+
+        Same graph, keys, store and validation: what was made here is reused by a flow run and the
+        other way round. For tests and notebooks.
+        """
+        from prefect_mlpipe.localruns import run_locally
+
+        return run_locally(self, self.bind(args, dict(kwargs)))  # type: ignore[no-any-return]
+
+    def plan(self, *args: Any, verify: bool = False, **kwargs: Any) -> Plan:
+        """Return what a call with these parameters would run or reuse, and why. Executes nothing.
+
+        Args:
+            args: parameters by position.
+            verify: look whether the stored values that would be read are there and undamaged.
+            kwargs: parameters by name.
+        """
+        graph, planner = self._trace_plan(self.bind(args, kwargs))
+        refuse_unknown(graph, self.computes)
+        return planner.plan(verify)
+
+    def graph(self, *args: Any, **kwargs: Any) -> Graph:
+        """Return nodes, edges and declared types of a call with these parameters. Executes nothing.
+
+        A value at a `resolve` is taken from the records if its step would be reused; otherwise
+        the graph ends there and `complete` is false.
+        """
+        return self._trace_plan(self.bind(args, kwargs))[0]
+
+    def _trace_plan(self, arguments: dict[str, Any]) -> tuple[Graph, Planner]:
+        store = self.open_store()
+        graph = Graph(self.name)
+        selection = self.selection(arguments)
+        baseline = Baseline(store, self.name)
+        planner = Planner(graph, Outputs(store), Keyer(), selection, baseline)
+        with contextlib.suppress(Barrier):  # the graph says where it ended
+            Tracer(graph, planner.resolve).run(self, self.body, arguments)
+        return graph, planner
+
+    @property
+    def runs(self) -> Runs:
+        """The finished runs of this pipeline in its store."""
+        return Runs(self.open_store(), self.name)
+
+    def visualize(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: Prefect's picture knows tasks only.
+
+        Raises:
+            InvalidPipeline: always, with what to call instead.
+        """
+        raise InvalidPipeline(
+            f"Pipeline '{self.name}' cannot be drawn by Prefect's visualize: it knows tasks only.",
+            {},
+            "Use .graph().to_mermaid(), or look at a run in the Prefect UI.",
+        )
+
+    # -- options --------------------------------------------------------------------------------
+
+    def with_options(self, **options: Any) -> Pipeline[P, R]:  # type: ignore[override]
+        """Return a copy with other options.
+
+        Args:
+            options: `store`, `compute` (name → target, added to what is there), `refresh` (true or
+                names), `targets` (names), `failures` (`finish`, `stop`, `cancel`), or options of
+                Prefect's flows (`name`, `retries`, `timeout_seconds`, hooks, ...).
+        """
+        ours = {name: options.pop(name) for name in _OURS if name in options}
+        _refuse_options(self.name, options)
+        changed = copy.copy(self)
+        if options:
+            changed.__dict__.update(super().with_options(**options).__dict__)
+        changed.options = _merge(self.options, ours)
+        return changed
+
+    @property
+    def computes(self) -> dict[str, Target]:
+        """Name → target; `default` is there always."""
+        default = Threads(max_workers=Settings().max_workers)
+        return {DEFAULT: default, **self.options.compute}
+
+    def open_store(self) -> Store:
+        """Return the store: of the call, the pipeline, or the settings."""
+        store = self.options.store
+        return store if isinstance(store, Store) else Store(store or Settings().store)
+
+    def selection(self, arguments: Mapping[str, Any]) -> Selection:
+        """Return what is asked of a run, by options or by a `RunOptions` among its parameters."""
+        run = run_options(arguments)
+        return Selection(run.refresh or self.options.refresh, run.targets or self.options.targets)
+
+    def failures(self, arguments: Mapping[str, Any]) -> Failures:
+        """Return what happens to the rest of a run when a step fails."""
+        return run_options(arguments).failures or self.options.failures or Settings().failures
+
+    # -- parameters -----------------------------------------------------------------------------
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return parameter → validated value, defaults filled in.
+
+        Raises:
+            InvalidParameters: they do not fit the signature or its types.
+            InvalidPipeline: one is an iterator.
+        """
+        bound = self._bind(args, kwargs)
+        refuse_iterators(self.name, bound)
+        return self.validate_parameters(bound)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return get_call_parameters(self.body, args, kwargs)
+        except (ParameterBindError, SignatureMismatchError, TypeError) as error:
+            raise InvalidParameters(
+                f"Pipeline '{self.name}' was called with parameters that do not fit.",
+                {
+                    "signature": f"{self.body.__name__}{inspect.signature(self.body)}",
+                    "problem": str(error).splitlines()[-1],
+                },
+                "Correct the call; nothing ran.",
+            ) from None
+
+    def bind_inline(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters of a call in another body, validated if none is a promise."""
+        bound = self._bind(args, kwargs)
+        known = {name: value for name, value in bound.items() if not outputs_in(value)}
+        if len(known) == len(bound):
+            return self.validate_parameters(bound)
+        return bound
+
+    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return parameters as their declared types, stored ones loaded.
+
+        Raises:
+            InvalidParameters: one is not of its type, or its name is unknown.
+        """
+        unknown = sorted(set(parameters) - set(inspect.signature(self.body).parameters))
+        if unknown:
+            raise InvalidParameters(
+                f"Pipeline '{self.name}' has no parameter '{unknown[0]}'.",
+                {"parameters": ", ".join(inspect.signature(self.body).parameters)},
+                "Correct the name; nothing ran.",
+            )
+        parameters = restore(parameters, self.open_store)
+        try:
+            return super().validate_parameters(parameters)
+        except ParameterTypeError as error:
+            raise InvalidParameters(
+                f"Pipeline '{self.name}' was called with a parameter of a wrong type.",
+                {"problem": str(error)},
+                "Correct the call; nothing ran.",
+            ) from None
+
+    def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return parameters as Prefect shows them; what is large or no plain JSON, by reference."""
+        plain = {name: show(value, self.open_store) for name, value in parameters.items()}
+        return super().serialize_parameters(plain)
+
+    @property
+    def group_name(self) -> str:
+        """Name of its group in another pipeline."""
+        return self.body.__name__
+
+    @property
+    def __mlpipe_function__(self) -> Callable[P, R]:
+        """The function: what a digest of this object is a digest of."""
+        return self.body
+
+    def refuse_run_options(self) -> None:
+        """Refuse options that only a run of its own could follow.
+
+        Raises:
+            InvalidPipeline: the pipeline is called in another and has such an option.
+        """
+        said = [name for name in _OURS if name != "compute" and getattr(self.options, name)]
+        if said:
+            raise InvalidPipeline(
+                f"Pipeline '{self.name}' is called in another pipeline, but has options of a run.",
+                {name: getattr(self.options, name) for name in said},
+                "Set them on the pipeline that is run: in it this one is only a group of steps.",
+            )
+
+
+def run_options(arguments: Mapping[str, Any]) -> RunOptions:
+    """Return the `RunOptions` among the parameters, or none asked for."""
+    found = (value for value in arguments.values() if isinstance(value, RunOptions))
+    return next(found, RunOptions())
+
+
+def _runner(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that Prefect runs: the body's signature, the engine's work."""
+
+    @functools.wraps(body)
+    def run_pipeline(*args: Any, **kwargs: Any) -> Any:
+        from prefect_mlpipe.flowruns import run_in_flow
+
+        return run_in_flow(body, args, kwargs)
+
+    return run_pipeline
+
+
+def _merge(options: PipelineOptions, changes: Mapping[str, Any]) -> PipelineOptions:
+    values = {**{name: getattr(options, name) for name in _OURS}, **changes}
+    if "compute" in changes:
+        values["compute"] = {**options.compute, **changes["compute"]}
+    for name in ("refresh", "targets"):
+        if isinstance(values[name], str):
+            values[name] = (values[name],)
+    return PipelineOptions(**values)
+
+
+def _refuse_options(name: str, options: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(Flow.__init__).parameters) - {"self", "fn"}
+    for option in options:
+        if option in _REFUSED:
+            raise InvalidPipeline(
+                f"Pipeline '{name}' has the option '{option}', which fights the engine.",
+                {"option": f"{option}={options[option]!r}"},
+                f"Leave it out: {_REFUSED[option]}.",
+            )
+        if option not in known:
+            raise InvalidPipeline(
+                f"Pipeline '{name}' has an unknown option '{option}'.",
+                {"options": " ".join(_OURS)},
+                "Use one of these, or an option of Prefect's flows.",
+            )
+
+
+def _refuse_body(body: Any) -> None:
+    name = getattr(body, "__name__", repr(body))
+    if isinstance(body, Flow | Step):
+        kind = "a step" if isinstance(body, Step) else "a flow already"
+        advice = "Decorate a plain function that calls steps."
+    elif inspect.iscoroutinefunction(body):
+        kind = "async"
+        advice = "Write the body as a plain function: it only wires steps. Steps may be async."
+    elif inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        kind, advice = "a generator", "Return the outputs, in a list if there are several."
+    elif isinstance(body, staticmethod | classmethod) or inspect.ismethod(body):
+        kind, advice = "a method", "Make it a plain function."
+    elif not inspect.isfunction(body):
+        kind, advice = f"a {type(body).__name__}", "Decorate a function."
+    else:
+        return
+    raise InvalidPipeline(f"Pipeline '{name}' is {kind}.", {}, advice)
+
+
+@overload
+def pipeline(body: Callable[P, R], /) -> Pipeline[P, R]: ...
+@overload
+def pipeline(
+    *,
+    name: str | None = None,
+    store: str | Store | None = None,
+    compute: Mapping[str, Target] | None = None,
+    refresh: bool | Sequence[str] = (),
+    targets: Sequence[str] = (),
+    failures: Failures | None = None,
+    **flow_options: Any,
+) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
+def pipeline(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function that wires steps a pipeline.
+
+    Args:
+        body: the function. It is run to find out what the steps are; keep work out of it.
+        name: of the flow; default the function's.
+        store: a path or fsspec URL, or a `Store`; default the settings'.
+        compute: name → target, for steps that ask for one; `default` for all others.
+        refresh: `True`, or names of steps or groups that run although they could be reused.
+        targets: names of steps or groups that are wanted, with what they need.
+        failures: `finish`, `stop` or `cancel` the rest when a step fails.
+        flow_options: options of Prefect's flows: `description`, `retries`, `timeout_seconds`,
+            hooks.
+
+    Raises:
+        InvalidPipeline: the function or an option cannot be a pipeline's, with the way out.
+    """
+    if body is None:
+        return lambda body: pipeline(body).with_options(**options) if options else pipeline(body)
+    _refuse_body(body)
+    return Pipeline(body, PipelineOptions())

@@ -1,0 +1,297 @@
+"""What a run would do, and why, before it does it.
+
+Uses the very functions that a run uses (the keyer, `decide`), and executes nothing. A step below
+one that runs cannot be known for certain: it is `run?` if its record would stand for it should
+the step above make the same value again.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from prefect_mlpipe.compute.targets import compute_of
+from prefect_mlpipe.core.decide import Options, Reuse, changes_since, decide
+from prefect_mlpipe.core.graph import Graph, Node, Output
+from prefect_mlpipe.core.manifest import Manifest, Reason
+from prefect_mlpipe.core.record import Record
+from prefect_mlpipe.engine.calls import InputLost
+from prefect_mlpipe.engine.keying import Keyer
+from prefect_mlpipe.engine.outputs import Outputs
+from prefect_mlpipe.engine.selection import Selection
+from prefect_mlpipe.engine.steprun import StepRun, expand
+from prefect_mlpipe.runs import Baseline
+
+
+class StepPlan(NamedTuple):
+    """What would happen to one step.
+
+    Attributes:
+        name: of the node.
+        action: `reuse`, `run`, or `run?`: a step above runs, and early cut-off may spare this one.
+        reasons: why it would run; empty for `reuse`.
+        compute: where it would run.
+        expected_seconds: how long it took when it last ran; `None` if it never did.
+    """
+
+    name: str
+    action: str
+    reasons: tuple[Reason, ...]
+    compute: str
+    expected_seconds: float | None
+
+
+class Plan(Sequence[StepPlan]):
+    """What a run would do; iterable, prints as a table.
+
+    Attributes:
+        steps: one for each node, in call order.
+        complete: whether the whole body could be traced; else more comes after a barrier.
+        stopped_at: the step whose value the body asked for and that would have to run first.
+    """
+
+    def __init__(self, pipeline: str, steps: list[StepPlan], stopped_at: str | None) -> None:
+        self.pipeline = pipeline
+        self.steps = steps
+        self.stopped_at = stopped_at
+        self.complete = stopped_at is None
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.steps[index]
+
+    def __iter__(self) -> Iterator[StepPlan]:
+        return iter(self.steps)
+
+    @property
+    def expected_seconds(self) -> float:
+        """Seconds that the steps to run took when they last ran, one after the other."""
+        return sum(step.expected_seconds or 0 for step in self.steps if step.action != "reuse")
+
+    def __str__(self) -> str:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in ("step", "action", "why", "compute"):
+            table.add_column(column, overflow="fold")
+        table.add_column("expected", justify="right")
+        for step in self.steps:
+            why = "; ".join(map(str, step.reasons))
+            seconds = "" if step.action == "reuse" else seconds_text(step.expected_seconds)
+            table.add_row(step.name, step.action, why, step.compute, seconds)
+        if self.stopped_at:
+            table.add_row("…", "", f"more after '{self.stopped_at}' has run", "", "")
+        text = io.StringIO()
+        Console(file=text, width=110, color_system=None).print(table)
+        return text.getvalue().rstrip() + "\n" + self._total()
+
+    __repr__ = __str__
+
+    def _total(self) -> str:
+        counts = {
+            action: sum(step.action == action for step in self.steps)
+            for action in ("reuse", "run", "run?")
+        }
+        said = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+        return f"{self.pipeline}: {said or 'no steps'}, {self.expected_seconds:.1f} s expected"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Return seconds as a person reads them; `?` where nobody knows."""
+    if seconds is None:
+        return "?"
+    return f"{seconds:.3f} s" if seconds < 1 else f"{seconds:,.1f} s"
+
+
+class Barrier(BaseException):
+    """Ends the tracing of a plan: the body asked for a value that only a run can give.
+
+    Not an `Exception`, so that no `except` of the body takes it for a failure of a step.
+    """
+
+
+class Planner:
+    """Decides the nodes of a graph as they are traced, without running any."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        outputs: Outputs,
+        keyer: Keyer,
+        selection: Selection,
+        baseline: Baseline,
+    ) -> None:
+        self.graph = graph
+        self._outputs = outputs
+        self._keyer = keyer
+        self._selection = selection
+        self._baseline = baseline
+        self._plans: dict[Node, StepPlan] = {}
+
+    def resolve(self, outputs: Sequence[Output]) -> dict[Output, Any]:
+        """Return values from the records, if all of them would be reused.
+
+        Raises:
+            Barrier: one of them would have to run.
+        """
+        self._decide_traced()
+        for output in outputs:
+            if self._plans[output._mlpipe_node].action != "reuse":
+                self.graph.stopped_at = output._mlpipe_node.name
+                self.graph.complete = False
+                raise Barrier
+        try:
+            return {output: self._outputs.load(output) for output in outputs}
+        except InputLost as lost:
+            producer = self._outputs.producer(lost.value)
+            if producer is None:
+                raise lost.error from lost
+            reason = Reason(lost.kind, f"value of '{producer.name}'")
+            node = producer.group.node if producer.group else producer.node
+            self._plans[node] = self._plans[node]._replace(action="run", reasons=(reason,))
+            self.graph.stopped_at = producer.name
+            self.graph.complete = False
+            raise Barrier from lost
+
+    def plan(self, verify: bool = False) -> Plan:
+        """Return what was decided about every node."""
+        self._decide_traced()
+        self._selection.refuse_unknown(self.graph)
+        wanted = self._wanted()
+        if verify:
+            self._verify(wanted)
+        steps = [self._plans[node] for node in self.graph if node in wanted]
+        return Plan(self.graph.name, steps, self.graph.stopped_at)
+
+    def _wanted(self) -> set[Node]:
+        wanted: set[Node] = set()
+        stack = [node for node in self.graph if self._selection.is_target(node.name)]
+        while stack:
+            node = stack.pop()
+            if node not in wanted:
+                wanted.add(node)
+                stack += node.parents
+        return wanted
+
+    def _verify(self, wanted: set[Node]) -> None:
+        """Look at the stored values that a run would read, and plan for what is not there."""
+        for node in self.graph:
+            plan = self._plans[node]
+            if node not in wanted or plan.action != "reuse":
+                continue
+            run = self._outputs.runs[node]
+            for one in (run, *(run.items or ())):
+                for value in one.record.fields.values() if one.record else ():
+                    problem = self._outputs.problem(value)
+                    if problem is not None:
+                        reason = Reason(problem, f"value of '{one.name}'")
+                        self._plans[node] = plan._replace(action="run", reasons=(reason,))
+
+    def _decide_traced(self) -> None:
+        for node in self.graph.nodes[len(self._plans) :]:
+            run = self._outputs.runs[node] = StepRun(node)
+            record = self._baseline.record(node)
+            action, reasons = self._decide(run)
+            expected = None if record is None else record.duration_s
+            if run.items is not None:
+                expected = self._expected(run.items)
+            self._plans[node] = StepPlan(node.name, action, reasons, compute_of(node), expected)
+
+    def _expected(self, items: list[StepRun]) -> float | None:
+        records = [self._baseline.record(item.node) for item in items if item.record is None]
+        known = [record.duration_s for record in records if record is not None]
+        return sum(known) if known or not records else None
+
+    def _decide(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
+        node = run.node
+        unknown = [
+            (parameter, output._mlpipe_node.name)
+            for parameter, output in node.inputs
+            if self._plans[output._mlpipe_node].action != "reuse"
+        ]
+        if node.mapped is not None:
+            if unknown:
+                return "run?", _may_change(unknown)
+            return self._decide_items(run)
+        if unknown:
+            return self._decide_unknown(run, unknown)
+        return self._decide_known(run)
+
+    def _decide_known(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
+        node = run.node
+        manifest = self._keyer.manifest(
+            node.step, node.name, node.arguments, self._outputs.reference
+        )
+        decision = self._decision(node, manifest)
+        if isinstance(decision, Reuse):
+            run.record = decision.record
+            return "reuse", ()
+        return "run", decision.reasons
+
+    def _decision(self, node: Node, manifest: Manifest) -> Any:
+        record = self._read(node, manifest)
+        refresh = self._selection.is_refreshed(node.name)
+        options = Options(node.step.cached, refresh, node.step.options.cache_expiration)
+        return decide(record, options, time.time(), lambda: self._changes(node, manifest))
+
+    def _read(self, node: Node, manifest: Manifest) -> Record | None:
+        usable = node.step.cached and manifest is not _BLANK
+        return self._outputs.store.read_record(manifest.key()) if usable else None
+
+    def _changes(self, node: Node, manifest: Manifest) -> list[Reason]:
+        parts = dict(self._keyer.code(node.step, node.name).code.parts)
+
+        def known(code: str) -> dict[str, str] | None:
+            return parts if code == manifest.code else self._outputs.store.read_code(code)
+
+        return changes_since(manifest, self._baseline.manifest(node), known)
+
+    def _decide_unknown(
+        self, run: StepRun, unknown: list[tuple[str, str]]
+    ) -> tuple[str, tuple[Reason, ...]]:
+        """Decide as if the steps above made again what they made last time."""
+        node = run.node
+        if not node.step.cached or self._selection.is_refreshed(node.name):
+            return "run", self._decision(node, _BLANK).reasons
+        before = self._baseline.manifest(node)
+        if before is None:
+            return "run", (Reason("first run"),)
+        assumed = self._assume(node, before, dict(unknown))
+        decision = self._decision(node, assumed)
+        if isinstance(decision, Reuse):
+            return "run?", _may_change(unknown)
+        return "run", decision.reasons
+
+    def _assume(self, node: Node, before: Manifest, unknown: dict[str, str]) -> Manifest:
+        known = {name: value for name, value in node.arguments.items() if name not in unknown}
+        manifest = self._keyer.manifest(node.step, node.name, known, self._outputs.reference)
+        inputs = {**manifest.inputs, **{n: before.inputs.get(n, "") for n in unknown}}
+        # What owns the types of an unknown input is not known either: as it was.
+        environment = {**before.environment, **manifest.environment}
+        sources = {**manifest.sources, **unknown}
+        return manifest._replace(inputs=inputs, environment=environment, sources=sources)
+
+    def _decide_items(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
+        run.items = expand(run, self._outputs)
+        reasons: list[Reason] = []
+        for item in run.items:
+            self._outputs.runs[item.node] = item
+            _, why = self._decide_known(item)
+            reasons += [reason for reason in why if reason not in reasons]
+        return ("run", tuple(reasons[:5])) if reasons else ("reuse", ())
+
+
+_BLANK = Manifest("", "", {}, {}, None, {}, {}, {})
+
+
+def _may_change(unknown: list[tuple[str, str]]) -> tuple[Reason, ...]:
+    return tuple(
+        Reason("input may change", parameter, "", source)
+        for parameter, source in dict(unknown).items()
+    )

@@ -1,0 +1,118 @@
+"""What a run did, as a table and in words.
+
+Knows rows of plain facts. Knows nothing of Prefect, the terminal, or where the rows come from: the
+page in Prefect and the lines on the terminal are two readers of the same rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+# what happened, in the order in which it matters to a reader
+OUTCOMES = ("failed", "cancelled", "skipped", "ran", "reused")
+
+MAX_ROWS = 200
+MAX_CELL = 300
+_COLUMNS = ("step", "what", "why", "time", "size", "saved")
+_MARKUP = re.compile(r"([\\`*_\[\]|~#!])")
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """What happened to one step.
+
+    Attributes:
+        step: name of the node.
+        what: one of `OUTCOMES`.
+        why: the reason it ran, failed or was skipped; where a reused one came from.
+        seconds: how long it ran now.
+        size_bytes: of what it returned.
+        saved_seconds: how long it ran when it was executed, for one that was reused.
+    """
+
+    step: str
+    what: str
+    why: str = ""
+    seconds: float = 0.0
+    size_bytes: int = 0
+    saved_seconds: float = 0.0
+
+
+def by_weight(rows: Iterable[StepRow]) -> list[StepRow]:
+    """What failed first, what was reused last; else as they came."""
+    return sorted(rows, key=lambda row: OUTCOMES.index(row.what))
+
+
+def counts_text(rows: Iterable[StepRow]) -> str:
+    """As in '12 reused, 3 ran, 1 failed'."""
+    counts = Counter(row.what for row in rows)
+    return ", ".join(f"{counts[what]:,} {what}" for what in reversed(OUTCOMES) if counts[what])
+
+
+def saved_text(rows: Iterable[StepRow]) -> str:
+    """As in 'saved 12 min 5 s and 1.5 GiB'; empty where nothing was reused."""
+    reused = [row for row in rows if row.what == "reused"]
+    seconds = sum(row.saved_seconds for row in reused)
+    size = sum(row.size_bytes for row in reused)
+    parts = [seconds_text(seconds)] * bool(seconds) + [size_text(size)] * bool(size)
+    return f"saved {' and '.join(parts)}" if parts else ""
+
+
+def seconds_text(seconds: float) -> str:
+    """As in '0.04 s', '3.2 s', '12 min 5 s', '3 h 20 min'."""
+    if seconds < 0.1:
+        return f"{seconds:.2g} s" if seconds >= 0.001 else "0 s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size_text(size_bytes: float) -> str:
+    """As in '512 B', '1.5 GiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def markdown(rows: Sequence[StepRow], title: str, description: str = "") -> str:
+    """The rows as a page in Markdown, at most `MAX_ROWS` of them, the rest counted."""
+    ordered = by_weight(rows)
+    shown, more = ordered[:MAX_ROWS], ordered[MAX_ROWS:]
+    facts = ", ".join(filter(None, [counts_text(rows), saved_text(rows)]))
+    lines = [f"## {escaped(title)}", "", escaped(facts) or "No steps.", ""]
+    if description:
+        lines += [escaped(description), ""]
+    if shown:
+        lines += [f"| {' | '.join(_COLUMNS)} |", "|---|---|---|--:|--:|--:|"]
+        lines += [f"| {' | '.join(_cells(row))} |" for row in shown]
+    if more:
+        lines += ["", f"… and {len(more):,} more: {counts_text(more)}."]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: StepRow) -> list[str]:
+    return [
+        escaped(row.step),
+        row.what,
+        escaped(row.why),
+        seconds_text(row.seconds) if row.seconds else "",
+        size_text(row.size_bytes) if row.size_bytes else "",
+        seconds_text(row.saved_seconds) if row.saved_seconds else "",
+    ]
+
+
+def escaped(text: str) -> str:
+    """`text` so that Markdown shows it as it is, on one line."""
+    if len(text) > MAX_CELL:
+        text = f"{text[: MAX_CELL - 1]}…"
+    text = " ".join(text.split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\1", text)

@@ -1,0 +1,337 @@
+"""Run manifests: what every run leaves in the store, and queries over them.
+
+Knows the store and the form of a run manifest. Knows nothing of Prefect: runs of `local()` and
+runs as a flow are the same here, and can be asked after the process, and the Prefect server, are
+gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect_mlpipe.core.graph import Node
+from prefect_mlpipe.core.manifest import Manifest, Reason
+from prefect_mlpipe.core.record import Record, StoredValue
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.engine.outputs import gather
+from prefect_mlpipe.errors import OutputError, RunNotFound
+
+Json = Any
+
+
+class Baseline:
+    """What a step is compared with: itself in the last run, or its function's latest record."""
+
+    def __init__(self, store: Store, pipeline: str) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._nodes: Mapping[str, Json] | None = None
+        self._latest: dict[str, Record | None] = {}
+
+    def key(self, node: str) -> str | None:
+        """Return the key that a node had when it last succeeded in this pipeline."""
+        if self._nodes is None:
+            document = self._store.last_run(self._pipeline) or {"nodes": []}
+            self._nodes = {entry["name"]: entry for entry in document["nodes"]}
+        entry = self._nodes.get(node)
+        return entry["key"] or entry["earlier_key"] if entry else None
+
+    def record(self, node: Node) -> Record | None:
+        """Return the record to compare a node with, `None` if its function never ran here."""
+        key = self.key(node.name)
+        found = self._store.read_record(key) if key else None
+        if found is not None and found.manifest["function"] == node.step.qualified_name:
+            return found
+        function = node.step.qualified_name
+        if function not in self._latest:
+            latest = self._store.read_latest(function)
+            self._latest[function] = self._store.read_record(latest["key"]) if latest else None
+        return self._latest[function]
+
+    def manifest(self, node: Node) -> Manifest | None:
+        """Return the manifest to compare a node with."""
+        record = self.record(node)
+        return None if record is None else Manifest.from_json(record.manifest)
+
+
+class StoredOutput:
+    """The output of a step in a finished run."""
+
+    def __init__(self, store: Store, entry: Mapping[str, Json]) -> None:
+        self._store = store
+        self._entry = entry
+
+    def __repr__(self) -> str:
+        return f"<output of '{self._entry['name']}'>"
+
+    @property
+    def values(self) -> dict[str, StoredValue]:
+        """Field → reference; one field named '' for an undivided output."""
+        fields = self._entry["fields"]
+        if fields is None:
+            raise OutputError(
+                f"Step '{self._entry['name']}' left no output: {self._entry['state']}.",
+                {},
+                "Look at its .error and .logs.",
+            )
+        return {name: StoredValue.from_json(value) for name, value in fields.items()}
+
+    def load(self) -> Any:
+        """Return the value. Declared fields come as a dict: field → value.
+
+        Raises:
+            ValueMissing: it was pruned; run the pipeline again to have it made again.
+        """
+        loaded = {name: self._store.get(value) for name, value in self.values.items()}
+        return loaded[""] if set(loaded) == {""} else loaded
+
+
+class StepResult:
+    """One step of a finished run: `run["train"]`."""
+
+    def __init__(self, store: Store, entry: Mapping[str, Json]) -> None:
+        self._store = store
+        self._entry = entry
+
+    def __repr__(self) -> str:
+        return f"<step '{self.name}': {self.state}>"
+
+    @property
+    def name(self) -> str:
+        """Name of the node."""
+        return str(self._entry["name"])
+
+    @property
+    def state(self) -> str:
+        """`ran`, `reused`, `failed`, `skipped` or `cancelled`."""
+        return str(self._entry["state"])
+
+    @property
+    def key(self) -> str | None:
+        """Digest of everything that counts; `None` if it never came so far."""
+        return self._entry["key"]
+
+    @property
+    def output(self) -> StoredOutput:
+        """What it returned."""
+        return StoredOutput(self._store, self._entry)
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """Why it ran; empty if it was reused."""
+        return [Reason(*reason) for reason in self._entry["reasons"]]
+
+    @property
+    def reused_from(self) -> str | None:
+        """Name of the run that had computed it; `None` if it ran here."""
+        return self._entry["reused_from"]
+
+    @property
+    def duration(self) -> float:
+        """Seconds that its function ran, here or, if reused, then."""
+        return float(self._entry["duration_s"] or 0)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What it gave to `log_metrics`, also if it was reused."""
+        return dict(self._entry["metrics"])
+
+    @property
+    def logs(self) -> list[str]:
+        """What it logged in this run."""
+        return list(self._entry["logs"])
+
+    @property
+    def error(self) -> str | None:
+        """Type and message of its error, with the traceback."""
+        return self._entry["error"]
+
+    def explain(self) -> str:
+        """Return why it ran or was reused, with what was compared: old → new."""
+        head = f"{self.name}: {self.state}"
+        if self.state == "reused":
+            source = f" from run {self.reused_from}" if self.reused_from else ""
+            return f"{head}{source}; nothing that counts has changed"
+        lines = [head, *(f"  {reason}" for reason in self.reasons)]
+        now, before = self._manifest(self.key), self._manifest(self._entry["earlier_key"])
+        if now is not None and before is not None:
+            lines += [f"    {line}" for line in _compare(before, now)]
+        if self.error:
+            lines += [f"  {line}" for line in self.error.splitlines()]
+        return "\n".join(lines)
+
+    def _manifest(self, key: str | None) -> Manifest | None:
+        record = self._store.read_record(key) if key else None
+        return None if record is None else Manifest.from_json(record.manifest)
+
+
+def _compare(before: Manifest, now: Manifest) -> Iterator[str]:
+    old, new = _facts(before), _facts(now)
+    for name in dict.fromkeys([*new, *old]):
+        if old.get(name) != new.get(name):
+            yield f"{name}  {old.get(name, 'absent')} → {new.get(name, 'absent')}"
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    facts = {}
+    for kind, name, content in manifest.walk():
+        shown = manifest.shown.get(name) if kind == "input" else None
+        is_digest = kind in ("code", "input", "read")
+        facts[f"{kind} {name}".strip()] = shown or (content[:8] if is_digest else content)
+    return facts
+
+
+class Run:
+    """One finished run of a pipeline."""
+
+    def __init__(self, store: Store, document: Mapping[str, Json]) -> None:
+        self._store = store
+        self._document = document
+        self._entries = {entry["name"]: entry for entry in document["nodes"]}
+
+    def __repr__(self) -> str:
+        return f"<run '{self.name}' of '{self.pipeline}': {self.state}>"
+
+    def __getitem__(self, step: str) -> StepResult:
+        if step not in self._entries:
+            raise KeyError(f"run '{self.name}' has no step '{step}'; see .graph")
+        return StepResult(self._store, self._entries[step])
+
+    def __iter__(self) -> Iterator[StepResult]:
+        return (StepResult(self._store, entry) for entry in self._document["nodes"])
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def id(self) -> str:
+        """The id; of a run as a flow it is the flow run's."""
+        return str(self._document["id"])
+
+    @property
+    def name(self) -> str:
+        """The name; of a run as a flow it is the flow run's."""
+        return str(self._document["name"])
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the pipeline."""
+        return str(self._document["pipeline"])
+
+    @property
+    def state(self) -> str:
+        """`completed`, `failed`, `cancelled` or `crashed`."""
+        return str(self._document["state"])
+
+    @property
+    def error(self) -> str | None:
+        """Type and message of what ended it."""
+        return self._document["error"]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters; what has no plain JSON is shown as text."""
+        return dict(self._document["parameters"])
+
+    @property
+    def graph(self) -> dict[str, Any]:
+        """Nodes, edges, declared types, compute: what `pipeline.graph().to_json()` gave."""
+        return dict(self._document["graph"])
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """All steps' metrics as `step.metric`, those of reused steps too."""
+        return {
+            f"{step.name}.{metric}": value
+            for step in self
+            for metric, value in step.metrics.items()
+        }
+
+    @property
+    def started(self) -> datetime:
+        """When it started."""
+        return datetime.fromtimestamp(self._document["started"], UTC)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from start to end."""
+        return float(self._document["ended"] - self._document["started"])
+
+    @property
+    def saved_seconds(self) -> float:
+        """Seconds that the reused steps took when they ran."""
+        return float(self._document["saved_s"])
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes that the reused steps did not have to make again."""
+        return int(self._document["saved_bytes"])
+
+    @property
+    def output(self) -> Any:
+        """What the pipeline returned, loaded."""
+        return gather(self._document["returned"], self._store)
+
+
+class Runs:
+    """The finished runs of a pipeline in a store, newest first."""
+
+    def __init__(self, store: Store, pipeline: str) -> None:
+        self._store = store
+        self._pipeline = pipeline
+
+    def __iter__(self) -> Iterator[Run]:
+        for run_id in self._store.list_runs(self._pipeline):
+            document = self._store.read_run(self._pipeline, run_id)
+            if document is not None:
+                yield Run(self._store, document)
+
+    def list(self, limit: int = 20) -> list[Run]:
+        """Return the newest runs."""
+        return [run for run, _ in zip(self, range(limit), strict=False)]
+
+    def filter(self, *, state: str | None = None, limit: int = 20, **params: Any) -> list[Run]:
+        """Return the newest runs with a state, or with certain values of parameters."""
+        found: list[Run] = []
+        for run in self:
+            fits = state is None or run.state == state
+            if fits and all(run.params.get(name) == value for name, value in params.items()):
+                found.append(run)
+                if len(found) >= limit:
+                    break
+        return found
+
+    def last(self) -> Run:
+        """Return the newest run.
+
+        Raises:
+            RunNotFound: there is none in this store.
+        """
+        document = self._store.last_run(self._pipeline)
+        if document is None:
+            raise RunNotFound(
+                f"Pipeline '{self._pipeline}' has no run in this store.",
+                {"store": self._store.url},
+                "Run it, or look in the store that it ran with.",
+            )
+        return Run(self._store, document)
+
+    def get(self, run_id: object) -> Run:
+        """Return a run by id or name.
+
+        Raises:
+            RunNotFound: there is no such run in this store.
+        """
+        document = self._store.read_run(self._pipeline, str(run_id))
+        if document is not None:
+            return Run(self._store, document)
+        for run in self:
+            if run.name == str(run_id):
+                return run
+        raise RunNotFound(
+            f"Pipeline '{self._pipeline}' has no run '{run_id}' in this store.",
+            {"store": self._store.url},
+            "See .runs.list().",
+        )

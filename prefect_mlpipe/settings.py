@@ -1,0 +1,67 @@
+"""What a user may set once instead of at every call.
+
+A call wins over the pipeline's `with_options`, that over `PREFECT_MLPIPE_*` in the environment,
+that over `[tool.prefect-mlpipe]` in the nearest `pyproject.toml`. Knows nothing of what the
+settings do. Read anew at each pipeline call: a notebook that sets an environment variable expects
+it to count.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
+
+Failures = Literal["finish", "stop", "cancel"]
+
+
+def _default_store() -> str:
+    home = os.environ.get("PREFECT_HOME") or Path.home() / ".prefect"
+    return str(Path(home).expanduser() / "mlpipe")
+
+
+class Settings(BaseSettings):
+    """Settings of `prefect_mlpipe`, from the environment and `pyproject.toml`.
+
+    Attributes:
+        store: any fsspec URL or a local path. Default `$PREFECT_HOME/mlpipe`.
+        failures: what happens to the rest of a run when a step fails.
+        max_workers: threads of the default compute; default as `concurrent.futures` chooses.
+        progress: show what a run is doing on the terminal.
+        report_natively: report reused steps one by one through Prefect's ordinary API calls
+            instead of in bulk; default: in bulk where the API takes it.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="PREFECT_MLPIPE_",
+        pyproject_toml_table_header=("tool", "prefect-mlpipe"),
+        pyproject_toml_depth=8,
+        extra="forbid",
+        frozen=True,
+    )
+
+    store: str = Field(default_factory=_default_store)
+    failures: Failures = "finish"
+    max_workers: int | None = Field(default=None, ge=1)
+    progress: bool = True
+    report_natively: bool | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then the nearest `pyproject.toml` above the working directory."""
+        return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls))

@@ -1,0 +1,1 @@
+"""What reuse and execution cost, beside other ways to do the same. `python -m tests.benchmarks`."""

@@ -1,0 +1,121 @@
+"""Fixtures: one real Prefect server for the test session."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+START_S = 180.0
+STOP_S = 15.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `prefect server start`."""
+
+    url: str
+    home: Path
+    log: Path
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.url}/api"
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The session's server."""
+    with running_server(tmp_path_factory.mktemp("prefect-server")) as server:
+        yield server
+
+
+@contextmanager
+def running_server(home: Path) -> Iterator[Server]:
+    """A server with a database of its own on a free port, with the recorder settings we advise."""
+    port = free_port()
+    server = Server(f"http://127.0.0.1:{port}", home, home / "server.log")
+    where = ["--host", "127.0.0.1", "--port", str(port)]
+    with server.log.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", *where],
+            env=_server_environment(server),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_until_healthy(server, process)
+        yield server
+        _drain_prefect()
+    finally:
+        _stop(process)
+
+
+@pytest.fixture
+def api(prefect_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """The session's server as Prefect's API, in this process and in those that it starts."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.api_url)
+    with temporary_settings({PREFECT_API_URL: prefect_server.api_url}):
+        yield prefect_server
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _server_environment(server: Server) -> dict[str, str]:
+    from prefect_mlpipe.reporting.api import server_environment
+
+    return {
+        **os.environ,
+        **server_environment(),
+        "PREFECT_HOME": str(server.home),
+        # without it the UI looks for the API on port 4200
+        "PREFECT_UI_API_URL": server.api_url,
+    }
+
+
+def _wait_until_healthy(server: Server, process: subprocess.Popen[bytes]) -> None:
+    import httpx
+
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{server.api_url}/health", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    tail = server.log.read_text(errors="replace")[-4000:]
+    pytest.fail(f"The Prefect server did not start (exit status {process.poll()}):\n{tail}")
+
+
+def _drain_prefect() -> None:
+    """Let Prefect's background threads send what they have while there is a server."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=STOP_S)
+    EventsWorker.drain_all(timeout=STOP_S)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
