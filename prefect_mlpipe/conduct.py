@@ -209,7 +209,7 @@ class Ending:
             "returned": self.returned,
             "saved_s": sum(record.duration_s for record in reused),
             "saved_bytes": sum(record.size for record in reused),
-            "graph": graph.to_json(),
+            "graph": graph.to_dict(),
             "nodes": [_entry(run, self.info.name, baseline) for run in runs if run.wanted],
         }
 
@@ -219,6 +219,7 @@ def _entry(run: StepRun, run_name: str, baseline: Baseline) -> dict[str, Any]:
     origin = record.provenance.get("run") if record is not None else None
     return {
         "name": run.name,
+        "group": run.group.name if run.group is not None else None,
         "state": run.state,
         "reasons": [list(reason) for reason in run.reasons],
         "key": run.key if record is not None else None,

@@ -8,8 +8,11 @@ flow run context; the engine below does not.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,13 +23,18 @@ from prefect.states import Cancelled
 from prefect_mlpipe.compute.flow import ComputeSettings, ComputeTaskRunner, FlowRunner, parent_ids
 from prefect_mlpipe.compute.targets import refuse_unknown
 from prefect_mlpipe.conduct import Conduct, RunInfo
+from prefect_mlpipe.core.manifest import Reason
+from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.current import keep_logs
 from prefect_mlpipe.engine.loglines import line
 from prefect_mlpipe.engine.queue import Cancel, Engine
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.errors import RunCancelled
 from prefect_mlpipe.reporting.api import ensure_api
+from prefect_mlpipe.reporting.artifacts import create_summary
+from prefect_mlpipe.reporting.summary import StepRow, counts_text
 from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
+from prefect_mlpipe.reporting.terminal import Progress, say, summary_text
 from prefect_mlpipe.reporting.watch import RunWatch, without_prefect_heartbeat
 from prefect_mlpipe.settings import Settings
 
@@ -67,7 +75,7 @@ def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     _caller.set(None)  # a pipeline that a step calls has no caller of ours
     keep_logs()
     computes = pipeline.computes
-    reporter = FlowReporter(context.flow_run.id)
+    reporter = FlowReporter(context.flow_run.id, pipeline.name)
     with ComputeTaskRunner(ComputeSettings(computes=computes)) as task_runner:
         conduct = Conduct(
             pipeline,
@@ -94,11 +102,12 @@ def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
 class FlowReporter:
     """Tells Prefect of what Prefect's engine did not do itself: reuse, skips, ends by force."""
 
-    def __init__(self, flow_run_id: Any) -> None:
-        settings = Settings()
+    def __init__(self, flow_run_id: Any, pipeline: str) -> None:
+        self._settings = Settings()
+        self._progress = Progress(pipeline, enabled=self._settings.progress)
         self.cancelled = False
         self._logger = get_run_logger()
-        self._tasks = BulkReporter(flow_run_id, native=settings.report_natively)
+        self._tasks = BulkReporter(flow_run_id, native=self._settings.report_natively)
         self._watch = RunWatch(flow_run_id, self._cancel)
         self._engine: Engine | None = None
         self._keys: dict[str, int] = {}
@@ -109,6 +118,7 @@ class FlowReporter:
         self._engine = engine
         self._tasks.__enter__()
         self._watch.__enter__()
+        self._progress.__enter__()
 
     def _cancel(self) -> None:
         self.cancelled = True
@@ -164,17 +174,69 @@ class FlowReporter:
         self._logger.info(line(run))
 
     def progress(self, runs: Mapping[str, int], running: Iterable[StepRun]) -> None:
-        """Nothing to show but what the task runs show."""
+        """Show on the terminal what goes on."""
+        done = runs.get("reused", 0), runs.get("ran", 0), runs.get("failed", 0)
+        total = len(self._engine.graph) if self._engine is not None else sum(runs.values())
+        names = [run.name for run in itertools.islice(running, 8)]
+        self._progress.update(max(total, sum(done)), *done, names)
 
     def ended(self, document: Mapping[str, Any]) -> None:
-        """Log the end and write the summary."""
+        """Say what the run did: on the terminal, and on a page in Prefect."""
+        self._progress.__exit__(None, None, None)
         if self._reused > LOGGED_REUSES:
             self._logger.info("… and %d more reused", self._reused - LOGGED_REUSES)
+        rows = summary_rows(document["nodes"])
+        seconds = document["ended"] - document["started"]
+        name = document["pipeline"]
+        if self._settings.progress:
+            say(summary_text(name, rows, seconds))
+        title = f"{name}: {document['state']}"
+        create_summary(rows, title, f"Run {document['name']}", key=_artifact_key(name))
 
     def close(self) -> None:
         """Send what is left."""
         self._watch.close()
         self._tasks.close()
+
+
+def summary_rows(nodes: Sequence[Mapping[str, Any]]) -> list[StepRow]:
+    """Return what a summary says of the nodes of a run manifest; items count in their mapped node."""
+    items: dict[str, list[StepRow]] = {}
+    rows: dict[str, StepRow] = {}
+    for entry in nodes:
+        row = _row(entry)
+        if entry["group"] is None:
+            rows[row.step] = row
+        else:
+            items.setdefault(entry["group"], []).append(row)
+    for name, members in items.items():
+        facts = filter(None, [rows[name].why, counts_text(members)])
+        rows[name] = replace(
+            rows[name],
+            why="; ".join(facts),
+            seconds=sum(member.seconds for member in members),
+            size_bytes=sum(member.size_bytes for member in members),
+            saved_seconds=sum(member.saved_seconds for member in members),
+        )
+    return list(rows.values())
+
+
+def _row(entry: Mapping[str, Any]) -> StepRow:
+    state, reused = entry["state"], entry["state"] == "reused"
+    why = "; ".join(str(Reason(*reason)) for reason in entry["reasons"])
+    if entry["reused_from"]:
+        why = f"from run {entry['reused_from']}"
+    elif state == "failed" and entry["error"]:
+        why = entry["error"].splitlines()[-1]
+    size = sum(StoredValue.from_json(value).size for value in (entry["fields"] or {}).values())
+    seconds = entry["duration_s"] or 0.0
+    return StepRow(
+        entry["name"], state, why, 0.0 if reused else seconds, size, seconds if reused else 0.0
+    )
+
+
+def _artifact_key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"mlpipe-{name}".lower()).strip("-")
 
 
 def _timed_out(run: StepRun) -> bool:

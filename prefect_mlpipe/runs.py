@@ -237,7 +237,7 @@ class Run:
 
     @property
     def graph(self) -> dict[str, Any]:
-        """Nodes, edges, declared types, compute: what `pipeline.graph().to_json()` gave."""
+        """Nodes, edges, declared types, compute: what `pipeline.graph().to_dict()` gave."""
         return dict(self._document["graph"])
 
     @property

@@ -30,7 +30,7 @@ _FLAGS: Final = 0x4 | 0x8 | 0x20 | 0x80 | 0x100 | 0x200 | 0x1 | 0x2
 _NAMES_SHOW: Final = frozenset({"locals", "vars", "dir", "eval", "exec"})
 
 # With these, a function can read any global of its module.
-_READS_ALL: Final = frozenset({"globals", "vars", "eval", "exec", "locals", "__import__"})
+READS_ALL: Final = frozenset({"globals", "eval", "exec"})
 
 
 class Import(NamedTuple):
@@ -204,7 +204,7 @@ class _Reader:
         shown = (*code.co_varnames, *code.co_cellvars) if _NAMES_SHOW & set(self.names) else ()
         fields = [scalar(part) for part in (header, shown, tuple(self.names), fixed)]
         digest = blake3(packed("code", *fields, self._handlers(), *constants)).digest()
-        self.reads_all = self.reads_all or not _READS_ALL.isdisjoint(
+        self.reads_all = self.reads_all or not READS_ALL.isdisjoint(
             chain[0] for chain in self.chains if len(chain) == 1
         )
         return Shape(digest, tuple(self.chains), tuple(self.imports), self.reads_all)

@@ -211,6 +211,7 @@ class Encoder:
         trail: labels of the open functions, classes and globals, each with the depth of `open`.
         code_depth: how many functions, classes or modules are open.
         open: the containers being encoded, outermost first.
+        spaces: what stands for the names of each module.
     """
 
     handlers: ClassVar[dict[type, Handler]] = {}
@@ -231,6 +232,7 @@ class Encoder:
         self.trail: list[tuple[str, int]] = []
         self.code_depth = 0
         self.open: list[Node] = []
+        self.spaces: dict[int, Any] = {}
         self._stack: list[Node] = []
         self._values: dict[int, Node | Closed] = {}
         self._globals: dict[int, Node | Closed] = {}
@@ -329,7 +331,7 @@ class Encoder:
         before = ""
         if self.trail:
             outer = way([node.value for node in self.open[: self.trail[0][1]]])
-            labels = dict.fromkeys(label for label, _ in self.trail)
+            labels = dict.fromkeys(label for label, _ in self.trail if label)
             before = " → ".join([*([outer] if outer else []), *labels])
         return Undigestible(before + inside, type_name(type(value)), why)
 

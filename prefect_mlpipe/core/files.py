@@ -61,8 +61,9 @@ class _Place:
     @property
     def name(self) -> str:
         """The final name."""
-        path = self.path if self.is_url else os.path.normpath(self.path)
-        return path.rstrip("/").rpartition("/")[2] or os.path.basename(os.path.abspath(path))
+        if self.is_url:
+            return self.path.rstrip("/").rpartition("/")[2]
+        return os.path.basename(os.path.abspath(self.path)) or self.path
 
     @property
     def is_url(self) -> bool:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, Protocol
 
+import orjson
+
 from prefect_mlpipe.core.annotations import Fields, clash
 from prefect_mlpipe.errors import NameClash, TypeClash, UnresolvedOutput
 
@@ -311,8 +313,12 @@ class Graph:
         self.nodes.append(node)
         return node
 
-    def to_json(self) -> dict[str, Any]:
-        """Return nodes, edges, declared types and compute as plain JSON."""
+    def to_json(self) -> str:
+        """Return nodes, edges, declared types and compute as JSON."""
+        return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2).decode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `to_json` writes, as dicts and lists."""
         nodes = [
             {
                 "name": node.name,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 import functools
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -23,7 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from blake3 import blake3
 
-from prefect_mlpipe.core.bytecode import Import, shape_of
+from prefect_mlpipe.core.bytecode import READS_ALL, Import, shape_of
 from prefect_mlpipe.core.encode import (
     SCALARS,
     Encoder,
@@ -58,8 +59,9 @@ MODULE_NOISE: Final = frozenset(
 )
 
 _CODE: Final = (types.FunctionType, type, types.ModuleType, types.MethodType)
-_IMMUTABLE: Final = SCALARS | {*_CODE, types.BuiltinFunctionType, functools.partial, range}
-_MISSING: Final = object()
+_IMMUTABLE: Final = SCALARS | {types.FunctionType, type, types.BuiltinFunctionType, range}
+_ATTRIBUTE_NOISE: Final = frozenset({"__mlpipe_effects__", "pytestmark"})
+MISSING: Final = object()
 _UP_AT_MOST: Final = 2
 
 
@@ -144,13 +146,20 @@ def own_and_whole(encoder: Encoder, value: object) -> tuple[bytes, Piece]:
         return piece, piece  # type: ignore[return-value]
     before = len(encoder.reach)
     whole = encoder.encode(value)
-    plain = len(encoder.reach) == before and isinstance(whole, bytes)
+    plain = isinstance(whole, bytes) and not _has_code(encoder.reach[before:])
     if type(value) not in _IMMUTABLE:
         content = whole if plain else _without_code(encoder, value, identity)
         encoder.reach.append(Content(value, content))  # type: ignore[arg-type]
     if plain:
         return whole, whole  # type: ignore[return-value]
     return _without_code(encoder, value, present), whole
+
+
+def _has_code(reach: Iterable[Any]) -> bool:
+    """Whether anything but names of distributions was reached."""
+    return any(
+        _has_code(each) if type(each) is list else type(each) is not str for each in reach
+    )
 
 
 def _without_code(encoder: Encoder, value: object, code_as: Any) -> bytes:
@@ -171,10 +180,9 @@ def content_of(value: object) -> bytes:
 
 def encode_function(encoder: Encoder, function: types.FunctionType) -> Piece:
     """Encode a function: the user's by what it does, another's by name and what it holds."""
-    if encoder.code_as is None:
-        owner = owner_of_function(function)
-        if owner.kind != "user":
-            return _foreign_function(encoder, function, owner)
+    owner = owner_of_function(function)
+    if owner.kind != "user":
+        return _foreign_function(encoder, function, owner)
     label = f"{label_of_module(function.__globals__)}.{function.__code__.co_qualname}"
     return encoder.in_code(
         function, label, lambda _, value: _function_parts(encoder, value, label)
@@ -185,23 +193,53 @@ def _function_parts(
     encoder: Encoder, function: types.FunctionType, label: str
 ) -> Sequence[Piece]:
     shape = shape_of(function.__code__)
-    held = [
-        function.__defaults__,
-        *_sorted_items(function.__kwdefaults__),
-        *_sorted_items(vars(function)),
-        *_cells(function),
-    ]
-    counts = (len(function.__closure__ or ()), len(vars(function)))
-    pairs = [own_and_whole(encoder, value) for value in held]
-    own = blake3(b"".join((shape.digest, *(own for own, _ in pairs)))).digest()
+    held = _held(function)
+    pairs = [_held_piece(encoder, f"{label}.{name}", value) for _, name, value in held]
+    places = [text(place + name) for place, name, _ in held]
+    own = blake3(b"".join((shape.digest, *places, *(own for own, _ in pairs)))).digest()
     encoder.reach += (Part(label, own, function), _attributes_of(function))
     names = function.__globals__
     reads = [read_global(encoder, names, chain) for chain in shape.chains]
     imports = [piece for each in shape.imports for piece in _imported(encoder, names, each)]
-    if shape.reads_all and not names.keys() & {"globals", "eval", "exec"}:
+    if shape.reads_all and not names.keys() & READS_ALL:
         reads.append(encode_namespace(encoder, names))
-    wholes = [whole for _, whole in pairs]
-    return record("function", shape.digest, scalar(counts), *wholes, *reads, *imports)
+    wholes = [piece for place, (_, whole) in zip(places, pairs, strict=True) for piece in (place, whole)]
+    return record("function", shape.digest, *wholes, *reads, *imports)
+
+
+def _held(function: types.FunctionType) -> list[tuple[str, str, object]]:
+    """Return what a function object holds besides its code: place, name, value."""
+    code = function.__code__
+    defaults = function.__defaults__ or ()
+    positional = code.co_varnames[: code.co_argcount]
+    names = positional[len(positional) - len(defaults) :]
+    keywords, attributes = function.__kwdefaults__ or {}, vars(function)
+    return [
+        *(("default ", *each) for each in zip(names, defaults, strict=True)),
+        *(("default ", name, keywords[name]) for name in sorted(keywords)),
+        *(
+            ("attribute ", name, attributes[name])
+            for name in sorted(attributes)
+            if name not in _ATTRIBUTE_NOISE
+        ),
+        *(
+            (f"cell {at}", name, _cell_content(cell))
+            for at, (name, cell) in enumerate(
+                zip(code.co_freevars, function.__closure__ or (), strict=True)
+            )
+        ),
+    ]
+
+
+def _held_piece(encoder: Encoder, label: str, value: object) -> tuple[bytes, Piece]:
+    if label in encoder.ignore or value is MISSING:
+        return b"i", b"i"
+    if type(value) in SCALARS:
+        return own_and_whole(encoder, value)
+    encoder.trail.append((label, len(encoder.open)))
+    pair = own_and_whole(encoder, value)
+    encoder.trail.pop()
+    return pair
 
 
 def _attributes_of(function: types.FunctionType) -> Attributes:
@@ -224,16 +262,12 @@ def _cell_content(cell: types.CellType) -> object:
     try:
         return cell.cell_contents
     except ValueError:  # filled later, or never
-        return _MISSING
+        return MISSING
 
 
 def _cells(function: types.FunctionType) -> list[object]:
     contents = map(_cell_content, function.__closure__ or ())
-    return [types.CellType() if each is _MISSING else each for each in contents]
-
-
-def _sorted_items(attributes: dict[str, Any] | None) -> list[object]:
-    return [each for name in sorted(attributes or {}) for each in (name, attributes[name])]  # type: ignore[index]
+    return [types.CellType() if each is MISSING else each for each in contents]
 
 
 def _foreign_function(encoder: Encoder, function: types.FunctionType, owner: Owner) -> Piece:
@@ -276,9 +310,9 @@ def read_global(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...])
 
 
 def _read_builtin(encoder: Encoder, names: dict[str, Any], name: str) -> Piece:
-    encoder.reach.append(Binding(names, name, _MISSING))
-    value = vars(builtins).get(name, _MISSING)
-    if value is _MISSING:
+    encoder.reach.append(Binding(names, name, MISSING))
+    value = vars(builtins).get(name, MISSING)
+    if value is MISSING:
         return b"u"
     if getattr(value, "__module__", None) == "builtins" and not isinstance(
         value, types.FunctionType
@@ -292,9 +326,9 @@ def _read(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Pi
     label = f"{label_of_module(names)}.{name}"
     if label in encoder.ignore:
         return b"i"
-    value = names.get(name, _MISSING)
+    value = names.get(name, MISSING)
     encoder.reach.append(Binding(names, name, value))
-    if value is _MISSING:
+    if value is MISSING:
         dynamic = names.get("__getattr__")
         return b"u" if dynamic is None else encode_namespace(encoder, names)
     if isinstance(value, types.ModuleType):
@@ -305,7 +339,7 @@ def _read(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Pi
 def _read_module(encoder: Encoder, module: types.ModuleType, chain: tuple[str, ...]) -> Piece:
     owner = owner_of(module.__name__)
     if owner.kind == "user":
-        if not chain or getattr(module, "__file__", "").endswith(_EXTENSIONS):
+        if not chain or (getattr(module, "__file__", None) or "").endswith(_EXTENSIONS):
             return encode_module(encoder, module)
         if chain[0] in MODULE_NOISE:
             return b"n"
@@ -370,7 +404,7 @@ def _absolute(names: dict[str, Any], found: Import) -> str:
 def _module(encoder: Encoder, name: str) -> types.ModuleType | bytes:
     """Return a module that a body imports: loaded if it is the user's, else by name."""
     known = sys.modules.get(name)
-    encoder.reach.append(Binding(sys.modules, name, _MISSING if known is None else known))
+    encoder.reach.append(Binding(sys.modules, name, MISSING if known is None else known))
     if known is not None:
         return known
     top = name.partition(".")[0]
@@ -405,13 +439,6 @@ def _load(encoder: Encoder, name: str) -> types.ModuleType | bytes:
 _EXTENSIONS: Final = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
 
-class _Namespace:
-    """The names of a module, as something that code can hold."""
-
-    def __init__(self, names: dict[str, Any]) -> None:
-        self.names = names
-
-
 def encode_module(encoder: Encoder, module: types.ModuleType) -> Piece:
     """Encode a module: all of it where it is the user's, else by name."""
     owner = owner_of(module.__name__)
@@ -428,13 +455,21 @@ def _hash_of_file(file: str, modified_ns: int) -> bytes:
     return blake3(max_threads=blake3.AUTO).update_mmap(file).digest()
 
 
+class _Namespace:
+    """The names of a module as a thing of its own: as a value, that dict is a plain dict."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self.names = names
+
+
 def encode_namespace(encoder: Encoder, names: dict[str, Any]) -> Piece:
     """Encode all names of a module."""
-    label = label_of_module(names)
-    return encoder.in_code(names, label, lambda _, value: _namespace_parts(encoder, value, label))
+    space = encoder.spaces.setdefault(id(names), _Namespace(names))
+    return encoder.in_code(space, label_of_module(names), _namespace_parts)
 
 
-def _namespace_parts(encoder: Encoder, names: dict[str, Any], label: str) -> Sequence[Piece]:
+def _namespace_parts(encoder: Encoder, space: _Namespace) -> Sequence[Piece]:
+    names = space.names
     counted = sorted(name for name in names if name not in MODULE_NOISE)
     encoder.reach.append(Attributes(names, tuple(names.values())))
     pieces: list[Piece] = []
@@ -476,7 +511,7 @@ def _method(encoder: Encoder, value: types.MethodType) -> Piece:
 def _is_hidden(holder: object) -> bool:
     """Whether an object is the generator behind `random.random` or `numpy.random.rand`."""
     for module, name in (("random", "_inst"), ("numpy.random.mtrand", "_rand")):
-        if holder is getattr(sys.modules.get(module), name, _MISSING):
+        if holder is getattr(sys.modules.get(module), name, MISSING):
             return True
     return False
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from prefect_mlpipe.core import arrays, arrow
+from prefect_mlpipe.core import arrow
 from prefect_mlpipe.core.encode import (
     Branch,
     Encoder,
@@ -104,10 +104,9 @@ def _arrow_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
 
 def _string_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
     kind = text(f"{values.dtype.storage} {values.dtype.na_value!r}")
-    column = values.__arrow_array__() if hasattr(values, "_pa_array") else values.to_numpy()
-    if isinstance(column, arrays.Array):
-        return record("pandas.strings", kind, encoder.encode(column))
-    return record("pandas.strings", kind, *arrow.column(encoder, column))
+    if values.dtype.storage == "python":
+        return record("pandas.strings", kind, encoder.encode(values.to_numpy()))
+    return record("pandas.strings", kind, *arrow.column(encoder, values.__arrow_array__()))
 
 
 def _categorical(encoder: Encoder, values: Any) -> Sequence[Piece]:

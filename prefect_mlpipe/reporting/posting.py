@@ -74,10 +74,7 @@ class _Posted:
 
 
 class Sender:
-    """Gets entries into the API, one way or the other. For one thread only.
-
-    `send` removes from its argument what is done with, and raises `NotNow` if anything is left.
-    """
+    """Gets entries into the API, one way or the other. For one thread only."""
 
     def __init__(
         self,
@@ -94,6 +91,11 @@ class Sender:
         self._stand_ins: dict[str, Task[..., Any]] = {}
 
     def send(self, todo: dict[UUID, Entry]) -> None:
+        """Send what can be sent now and remove it from `todo`; also what never can, and count it.
+
+        Raises:
+            NotNow: something is left.
+        """
         if self._native is None:
             self._native = not accepts_bulk(self._client)
         known = self._known([entry.id for entry in todo.values() if isinstance(entry, Closing)])

@@ -377,23 +377,21 @@ def test_a_batch_that_the_server_forgot_is_posted_again_and_then_counted_as_lost
 def test_a_run_to_close_that_the_api_never_hears_of_is_waited_for_and_said(
     quick: None, warnings: list[str]
 ) -> None:
-    with FakeApi(lambda *_: (200, [])).running() as api:
-        with BulkReporter(uuid4(), native=False) as reporter:
-            reporter.report_existing(uuid4(), "Crashed", "")
-            assert not reporter.flush(10)
+    api = FakeApi(lambda *_: (200, []))
+    with api.running(), BulkReporter(uuid4(), native=False) as reporter:
+        reporter.report_existing(uuid4(), "Crashed", "")
+        assert not reporter.flush(10)
     assert len(api.bodies("/task_runs/filter")) > 1
     assert posted(api) == []
     assert "1: the API does not know the task run" in warnings[0]
 
 
 def test_a_run_that_is_unknown_holds_up_no_other(quick: None) -> None:
-    unknown = uuid4()
-    with FakeApi(lambda *_: (200, [])).running() as api:
-        with BulkReporter(uuid4(), native=False) as reporter:
-            reporter.report_existing(unknown, "Crashed", "")
-            reporter.report(reports(1)[0])
-            eventually(lambda: posted(api), len, 10)
-            assert len(posted(api)) == 1
+    api = FakeApi(lambda *_: (200, []))
+    with api.running(), BulkReporter(uuid4(), native=False) as reporter:
+        reporter.report_existing(uuid4(), "Crashed", "")
+        reporter.report(reports(1)[0])
+        assert len(eventually(lambda: posted(api), len, 10)) == 1
 
 
 def test_reports_from_many_threads_all_arrive(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:

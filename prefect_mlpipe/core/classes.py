@@ -1,0 +1,370 @@
+"""Encode classes: the user's by what they do, others by name.
+
+Knows what Python, dataclasses, enums, named tuples, pydantic and attrs write into a class. Knows
+nothing of modules or keys.
+
+Worth arguing: the name of a class counts, that of its module does not. `A(1)` and `B(1)` are two
+things even where both classes have the same body; a class of `__main__`, of an import and of a copy
+by value are one.
+"""
+
+from __future__ import annotations
+
+import abc
+import ast
+import dataclasses
+import enum
+import functools
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from blake3 import blake3
+
+from prefect_mlpipe.core.encode import Encoder, Piece, count, packed, record, text
+from prefect_mlpipe.core.environment import USER, Owner, owner_of
+from prefect_mlpipe.core.reach import (
+    Attributes,
+    Part,
+    foreign,
+    label_of_module,
+    own_and_whole,
+)
+
+# What Python and libraries keep in a class for themselves.
+_NOISE: Final = frozenset(
+    {
+        "__abstractmethods__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations__",
+        "__annotations_cache__",
+        "__attrs_attrs__",
+        "__attrs_props__",
+        "__class_vars__",
+        "__conditional_annotations__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__dict__",
+        "__doc__",
+        "__firstlineno__",
+        "__module__",
+        "__orig_bases__",
+        "__parameters__",
+        "__private_attributes__",
+        "__protocol_attrs__",
+        "__non_callable_proto_members__",
+        "__qualname__",
+        "__signature__",
+        "__slotnames__",
+        "__static_attributes__",
+        "__type_params__",
+        "__weakref__",
+        "_abc_impl",
+    }
+)
+
+_ENUM_NOISE: Final = frozenset(
+    {
+        "_generate_next_value_",
+        "_hashable_values_",
+        "_member_map_",
+        "_member_names_",
+        "_member_type_",
+        "_new_member_",
+        "_unhashable_values_",
+        "_unhashable_values_map_",
+        "_use_args_",
+        "_value2member_map_",
+        "_value_repr_",
+        "__new__",
+    }
+)
+
+_NAMED_TUPLE_NOISE: Final = frozenset(
+    {
+        "__getnewargs__",
+        "__match_args__",
+        "__new__",
+        "__replace__",
+        "__repr__",
+        "__slots__",
+        "_asdict",
+        "_field_defaults",
+        "_fields",
+        "_make",
+        "_replace",
+    }
+)
+
+_SLOTS: Final = (types.MemberDescriptorType, types.GetSetDescriptorType)
+_FIELD_INFO: Final = (
+    "default",
+    "default_factory",
+    "alias",
+    "validation_alias",
+    "serialization_alias",
+    "discriminator",
+    "exclude",
+    "frozen",
+    "init",
+    "init_var",
+    "kw_only",
+    "metadata",
+    "validate_default",
+)
+_ATTRS_FIELD: Final = (
+    "name",
+    "default",
+    "validator",
+    "repr",
+    "eq",
+    "order",
+    "hash",
+    "init",
+    "converter",
+    "metadata",
+    "kw_only",
+    "alias",
+    "on_setattr",
+)
+
+
+def owner_of_class(cls: type) -> Owner:
+    """Return whose a class is."""
+    module = getattr(cls, "__module__", None)
+    owner = owner_of(module) if isinstance(module, str) else USER
+    made = owner.kind == "installed" and "<locals>" in cls.__qualname__
+    return USER if made else owner  # made by a library, maybe of what the user gave it
+
+
+def label_of_class(cls: type) -> str:
+    """Return the module-qualified name of a class."""
+    module = str(cls.__module__)
+    names = vars(sys.modules[module]) if module in sys.modules else {"__name__": module}
+    return f"{label_of_module(names)}.{cls.__qualname__}"
+
+
+def encode_class(encoder: Encoder, cls: type) -> Piece:
+    """Encode a class."""
+    owner = owner_of_class(cls)
+    if owner.kind != "user":
+        return foreign(encoder, owner, str(cls.__module__), cls.__qualname__)
+    label = label_of_class(cls)
+    return encoder.in_code(cls, label, lambda _, value: _class_parts(encoder, value, label))
+
+
+def _class_parts(encoder: Encoder, cls: type, label: str) -> Sequence[Piece]:
+    owns: list[bytes] = [text(cls.__name__)]
+    pieces: list[Piece] = [text(cls.__name__)]
+    encoder.reach.append(Attributes(cls, class_values(cls)))
+    for base in (type(cls), *cls.__bases__):
+        pieces.append(encoder.encode(base))
+        owns.append(text(base.__name__))
+    for name, value in (*_counted(cls), *_declared(cls)):
+        if f"{label}.{name}" in encoder.ignore:
+            continue
+        encoder.trail.append((f"{label}.{name}", len(encoder.open)))
+        own, whole = own_and_whole(encoder, value)
+        encoder.trail.pop()
+        owns += (text(name), own)
+        pieces += (text(name), whole)
+    encoder.reach.append(Part(label, blake3(b"".join(owns)).digest(), cls))
+    return record("class", count(len(cls.__bases__)), *pieces)
+
+
+def class_values(cls: type) -> tuple[object, ...]:
+    """Return what a class is made of, each to be compared by identity."""
+    return (*cls.__bases__, *vars(cls).values())
+
+
+def _counted(cls: type) -> list[tuple[str, object]]:
+    """Return the attributes that count, by name."""
+    noise = _NOISE
+    if isinstance(cls, enum.EnumMeta):
+        noise = noise | _ENUM_NOISE | frozenset(cls.__members__)
+    elif _is_named_tuple(cls):
+        noise = noise | _NAMED_TUPLE_NOISE
+    inherited = [vars(base) for base in cls.__mro__[1:]]
+    return [
+        (name, value)
+        for name, value in sorted(vars(cls).items())
+        if name not in noise
+        and not name.startswith("__pydantic_")
+        and not isinstance(value, _SLOTS)
+        and not _is_inherited(name, value, inherited)
+    ]
+
+
+def _is_inherited(name: str, value: object, inherited: Sequence[Mapping[str, object]]) -> bool:
+    # `Protocol` copies the inherited `__init__` into a class when it is first called.
+    if name != "__init__":
+        return False
+    ours = getattr(value, "__module__", None) == "typing"
+    return ours or any(names.get(name) is value for names in inherited)
+
+
+def _is_named_tuple(cls: type) -> bool:
+    return cls.__bases__ == (tuple,) and "_fields" in vars(cls)
+
+
+def _declared(cls: Any) -> list[tuple[str, object]]:
+    """Return what annotations and libraries have made of a class, as plain values."""
+    own = vars(cls)
+    found: list[tuple[str, object]] = []
+    if isinstance(cls, enum.EnumMeta):
+        members = cls.__members__
+        found.append(("members", [(name, each._value_) for name, each in members.items()]))
+        if own.get("__new__") is not None and "__new_member__" in own:
+            found.append(("new", own["__new_member__"]))
+    elif _is_named_tuple(cls):
+        found += [("fields", cls._fields), ("defaults", cls._field_defaults)]
+    if "__dataclass_fields__" in own:
+        found.append(("fields", [_field(each) for each in own["__dataclass_fields__"].values()]))
+    if "__attrs_attrs__" in own:
+        found.append(("fields", [_picked(each, _ATTRS_FIELD) for each in own["__attrs_attrs__"]]))
+    if "__pydantic_decorators__" in own:
+        found += _pydantic(cls)
+    if _is_declarative(cls):
+        found.append(("annotations", [_Annotation(*pair) for pair in _annotations(cls).items()]))
+    return found
+
+
+def _is_declarative(cls: type) -> bool:
+    """Whether something reads the annotations of a class."""
+    plain = type(cls) in (type, abc.ABCMeta, enum.EnumMeta)
+    protocol = getattr(cls, "_is_protocol", False)
+    marks = {"__dataclass_fields__", "__attrs_attrs__"}
+    return not protocol and (not plain or _is_named_tuple(cls) or not marks.isdisjoint(vars(cls)))
+
+
+def _annotations(cls: type) -> Mapping[str, object]:
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
+    return vars(cls).get("__annotations__") or {}
+
+
+def _field(field: dataclasses.Field[Any]) -> object:
+    kind = getattr(field, "_field_type", None)
+    names = ("name", "default", "default_factory", "init", "repr", "hash", "compare", "kw_only")
+    return [*_picked(field, names), dict(field.metadata), getattr(kind, "name", "")]
+
+
+def _picked(value: object, names: Sequence[str]) -> list[object]:
+    found = [getattr(value, name, None) for name in names]
+    return [dict(each) if isinstance(each, types.MappingProxyType) else each for each in found]
+
+
+def _pydantic(cls: Any) -> list[tuple[str, object]]:
+    own = vars(cls)
+    fields = own.get("__pydantic_fields__") or getattr(cls, "__pydantic_fields__", {})
+    decorators = [
+        (kind, name, getattr(each, "func", None), _info(getattr(each, "info", None)))
+        for kind, group in sorted(vars(own["__pydantic_decorators__"]).items())
+        if isinstance(group, dict)
+        for name, each in group.items()
+    ] if hasattr(own["__pydantic_decorators__"], "__dict__") else _slotted(own)
+    return [
+        ("pydantic fields", {name: _picked(each, _FIELD_INFO) for name, each in fields.items()}),
+        ("pydantic types", [_Annotation(name, each.annotation) for name, each in fields.items()]),
+        ("pydantic decorators", decorators),
+        ("pydantic private", [
+            (name, _picked(each, ("default", "default_factory")))
+            for name, each in (own.get("__private_attributes__") or {}).items()
+        ]),
+    ]
+
+
+def _slotted(own: Mapping[str, Any]) -> list[object]:
+    infos = own["__pydantic_decorators__"]
+    return [
+        (kind, name, each.func, _info(each.info))
+        for kind in sorted(each.name for each in dataclasses.fields(infos))
+        for name, each in getattr(infos, kind).items()
+    ]
+
+
+def _info(info: Any) -> object:
+    """Return what a decorator of pydantic was told; not the id that it keeps of the class."""
+    if not dataclasses.is_dataclass(info):
+        return None
+    return [(each.name, getattr(info, each.name)) for each in dataclasses.fields(info)]
+
+
+class _Annotation:
+    """An annotation that something reads: its meaning counts, not how it is spelled."""
+
+    def __init__(self, name: str, meaning: object) -> None:
+        self.name = name
+        self.meaning = meaning
+
+
+def _annotation(encoder: Encoder, value: _Annotation) -> Piece:
+    meaning = value.meaning
+    if isinstance(meaning, typing.ForwardRef):
+        meaning = meaning.__forward_arg__
+    if isinstance(meaning, str):
+        return packed("annotation", text(value.name), text(_parsed(meaning)))
+    return encoder.branch(
+        value, lambda _, each: record("annotation", text(value.name), encoder.encode(meaning))
+    )
+
+
+@functools.cache
+def _parsed(spelling: str) -> str:
+    try:
+        return ast.dump(ast.parse(spelling, mode="eval"))
+    except SyntaxError:
+        return spelling
+
+
+# Descriptors and typing
+
+
+def _descriptor(*names: str) -> Any:
+    def parts(encoder: Encoder, value: Any) -> Sequence[Piece]:
+        kind = text(type(value).__name__)
+        return record("descriptor", kind, *(encoder.encode(getattr(value, n)) for n in names))
+
+    return lambda encoder, value: encoder.branch(value, parts)
+
+
+def _type_variable(encoder: Encoder, value: Any) -> Sequence[Piece]:
+    names = ("__bound__", "__constraints__", "__covariant__", "__contravariant__", "__default__")
+    held = [encoder.encode(getattr(value, name, None)) for name in names]
+    return record("typevar", text(type(value).__name__), text(value.__name__), *held)
+
+
+_TYPE_VARIABLES: Final = (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple)
+_DESCRIPTORS: Final[dict[type, tuple[str, ...]]] = {
+    property: ("fget", "fset", "fdel"),
+    functools.cached_property: ("func",),
+    classmethod: ("__func__",),
+    staticmethod: ("__func__",),
+}
+
+
+def _forward(encoder: Encoder, value: typing.ForwardRef) -> Piece:
+    return packed("forward", text(_parsed(value.__forward_arg__)))
+
+
+def _find(kind: type) -> Any:
+    if issubclass(kind, type):
+        return encode_class
+    if issubclass(kind, _TYPE_VARIABLES):
+        return lambda encoder, value: encoder.branch(value, _type_variable)
+    if issubclass(kind, typing.ForwardRef):
+        return _forward
+    if kind in _DESCRIPTORS:
+        return _descriptor(*_DESCRIPTORS[kind])
+    return None
+
+
+Encoder.finders.append(_find)
+Encoder.handlers[type] = encode_class
+Encoder.handlers[_Annotation] = _annotation
+

@@ -1,0 +1,250 @@
+"""Read the code that a function can reach: one digest for all of it, one for each part.
+
+Knows when what was read before still holds. Knows nothing of steps or keys. What is read is the
+loaded bytecode and the present value of every global, never a source file: a file that was edited
+after the import, or a stale .pyc, would poison any reader of sources.
+
+Worth arguing: what a former reader found is trusted only after every name, attribute and mutable
+value on the way has been compared with what it was. That is a thousand comparisons of pointers for a
+step that reaches a thousand functions, and cheaper than any scheme of versions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import is_
+from types import FunctionType
+from typing import Any, Final
+
+from blake3 import blake3
+
+from prefect_mlpipe.core import classes, objects
+from prefect_mlpipe.core.annotations import declared_fields, resolve_annotations
+from prefect_mlpipe.core.classes import class_values
+from prefect_mlpipe.core.encode import Encoder, Undigestible, packed
+from prefect_mlpipe.core.environment import versions
+from prefect_mlpipe.core.reach import (
+    MISSING,
+    Attributes,
+    Binding,
+    Content,
+    Part,
+    attribute_values,
+    content_of,
+    label_of_module,
+)
+
+_REMEMBERED: Final = 1024
+_REGISTERS: Final = (classes, objects)  # imported for the handlers that they register
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The code that a function can reach.
+
+    Attributes:
+        digest: of all of it; names of modules and files do not enter it.
+        parts: label, as `helpers.clean`, → digest of that function, class or global value alone.
+        environment: installed distribution that it reaches → version.
+    """
+
+    digest: str
+    parts: Mapping[str, str]
+    environment: Mapping[str, str]
+    values: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Code, (self.digest, dict(self.parts), dict(self.environment)))
+
+
+def sources(code: Code) -> dict[str, str]:
+    """Return label → source text as far as there is one, for a diff to show.
+
+    Read when asked for: a source file may since have become another than the code that was read.
+    """
+    found = {}
+    for label, value in code.values.items():
+        try:
+            found[label] = inspect.getsource(value)  # type: ignore[arg-type]
+        except (OSError, TypeError):  # made by exec, or the file is gone
+            continue
+    return found
+
+
+class CodeReader:
+    """Reads code for one pipeline call: what it has read once, it does not look at again.
+
+    A change of a global between two calls is seen by the reader of the second. Cross-thread safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._codes: dict[tuple[int, frozenset[str]], tuple[Code, object]] = {}
+        self._encoders: dict[frozenset[str], Encoder] = {}
+
+    def read(
+        self, function: Callable[..., Any], *, ignore: frozenset[str] | tuple[str, ...] = frozenset()
+    ) -> Code:
+        """Return the code that a function can reach.
+
+        Args:
+            function: the outer callable, decorators included.
+            ignore: globals to leave out, as `helpers.SESSION`; of the function's own module also
+                without the module.
+
+        Raises:
+            Undigestible: a global that is reached has no content.
+        """
+        key = (id(function), frozenset(ignore))
+        known = self._codes.get(key)
+        if known is not None:
+            return known[0]
+        with self._lock:
+            code = self._read(function, key[1])
+            self._codes[key] = (code, function)
+        return code
+
+    def _read(self, function: Callable[..., Any], ignore: frozenset[str]) -> Code:
+        plain = getattr(function, "__mlpipe_function__", function)
+        key = (id(plain), ignore)
+        snapshot = _snapshots.get(key)
+        if snapshot is not None and snapshot.holds():
+            return snapshot.code
+        labels = _labels(plain, ignore)
+        encoder = self._encoders.setdefault(labels, Encoder(ignore=labels))
+        try:
+            piece = encoder.encode(plain)
+        except Undigestible as error:
+            del self._encoders[labels]  # it stands where it failed
+            raise _from_here(plain, error) from None
+        reach, encoder.reach = encoder.reach, []
+        assert isinstance(piece, bytes)  # nothing is open around it
+        effects = Encoder().encode(_effects(function, plain))
+        assert isinstance(effects, bytes)
+        snapshot = _Snapshot(plain, packed("step", piece, effects), reach)
+        while len(_snapshots) >= _REMEMBERED:
+            _snapshots.pop(next(iter(_snapshots)))
+        _snapshots[key] = snapshot
+        return snapshot.code
+
+
+def _labels(function: Any, ignore: frozenset[str]) -> frozenset[str]:
+    if not ignore:
+        return ignore
+    module = label_of_module(getattr(inspect.unwrap(function), "__globals__", {}))
+    return ignore | {f"{module}.{name}" for name in ignore}
+
+
+def _from_here(function: Any, error: Undigestible) -> Undigestible:
+    """Name the function itself as its author does, without its module."""
+    first, arrow, rest = error.path.partition(" → ")
+    module = label_of_module(getattr(function, "__globals__", {}))
+    return Undigestible(first.removeprefix(f"{module}.") + arrow + rest, error.type, error.why)
+
+
+def _effects(function: Any, plain: Any) -> object:
+    """Return what the annotations of a step do: its output may be split into fields.
+
+    A copy by value cannot resolve annotations that are strings, so who makes one says beforehand
+    in `__mlpipe_effects__` what `effects` gave.
+    """
+    for holder in (function, plain):
+        known = getattr(holder, "__mlpipe_effects__", None)
+        if known is not None:
+            return known
+    return effects(plain)
+
+
+def effects(function: Any) -> list[str]:
+    """Return the kind and names of the fields that the return annotation declares."""
+    fields = declared_fields(resolve_annotations(function).get("return"))
+    return [] if fields is None else [fields.kind, *fields.names]
+
+
+class _Snapshot:
+    """Code that was read, and all that it was read from."""
+
+    def __init__(self, function: object, piece: bytes, reach: list[Any]) -> None:
+        self.function = function
+        self.bindings: list[Binding] = []
+        self.functions: list[Attributes] = []
+        self.others: list[Attributes] = []
+        self.contents: list[Content] = []
+        parts: dict[str, dict[bytes, object]] = {}
+        distributions: set[str] = set()
+        for entry in _flat(reach):
+            kind = type(entry)
+            if kind is str:
+                distributions.add(entry)
+            elif kind is Part:
+                parts.setdefault(entry.label, {})[entry.own] = entry.value
+            else:
+                self._watch(entry)
+        self.code = Code(
+            blake3(piece).hexdigest(),
+            {label: _together(parts[label]) for label in sorted(parts)},
+            versions(distributions),
+            {label: next(iter(owns.values())) for label, owns in sorted(parts.items())},
+        )
+
+    def _watch(self, entry: Any) -> None:
+        if type(entry) is Binding:
+            self.bindings.append(entry)
+        elif type(entry) is Content:
+            self.contents.append(entry)
+        elif isinstance(entry.holder, FunctionType):
+            self.functions.append(entry)
+        else:
+            self.others.append(entry)
+
+    def holds(self) -> bool:
+        """Return whether a reader would find the same now."""
+        for names, name, value in self.bindings:
+            if names.get(name, MISSING) is not value:
+                return False
+        return (
+            all(_same(attribute_values(holder), values) for holder, values in self.functions)  # type: ignore[arg-type]
+            and all(_same(_other_values(holder), values) for holder, values in self.others)
+            and all(_unchanged(content) for content in self.contents)
+        )
+
+
+def _same(now: tuple[object, ...], then: tuple[object, ...]) -> bool:
+    return len(now) == len(then) and all(map(is_, now, then))
+
+
+def _other_values(holder: Any) -> tuple[object, ...]:
+    return class_values(holder) if isinstance(holder, type) else tuple(holder.values())
+
+
+def _unchanged(content: Content) -> bool:
+    try:
+        return content_of(content.value) == content.piece
+    except Undigestible:  # it has got something without content since
+        return False
+
+
+def _together(owns: Mapping[bytes, object]) -> str:
+    """Return one digest for all parts of one label: two lambdas of one module share theirs."""
+    return blake3(b"".join(sorted(owns))).hexdigest()
+
+
+def _flat(reach: list[Any]) -> Iterator[Any]:
+    seen: set[int] = set()
+    waiting = [reach]
+    while waiting:
+        entries = waiting.pop()
+        if id(entries) in seen:
+            continue
+        seen.add(id(entries))
+        for entry in entries:
+            if type(entry) is list:
+                waiting.append(entry)
+            else:
+                yield entry
+
+
+_snapshots: dict[tuple[int, frozenset[str]], _Snapshot] = {}

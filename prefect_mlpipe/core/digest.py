@@ -1,0 +1,96 @@
+"""The digest of a value: the same value gives the same digest in every process, on every machine.
+
+Knows nothing of stores, keys or steps. How each type is encoded is said in `core.encode`,
+`core.objects`, `core.arrays`, `core.arrow`, `core.tables`, `core.tensors`; functions and classes in
+`core.reach` and `core.classes`.
+
+A value of one's own type counts by its class's code and by what `__reduce_ex__` gives. A type may say
+itself what counts by a method `__mlpipe_digest__(self)` that returns plain content.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blake3 import blake3
+
+from prefect_mlpipe.core import classes, objects, reach
+from prefect_mlpipe.core.encode import Buffers, Encoder, scalar
+
+_REGISTERS = (classes, objects, reach)  # imported for the handlers that they register
+
+__all__ = ["Buffers", "digest", "digest_and_owners", "owners"]
+
+_PLAIN = frozenset({int, float, bool, str, type(None)})
+_SHORT = 1024
+
+
+def digest(value: object, *, buffers: Buffers | None = None) -> str:
+    """Return the digest of a value, 64 hex digits.
+
+    Types differ as values do: 1, 1.0, True and "1" have four digests. How arrays and tables lie in
+    memory does not count.
+
+    Args:
+        value: anything that has content.
+        buffers: to share the hashes of large buffers with whoever stores their bytes.
+
+    Raises:
+        Undigestible: something in it has no content, as a lock or an iterator.
+
+    Example:
+        >>> digest({"a": [1, 2]}) == digest({"a": [1, 2.0]})
+        False
+    """
+    kind = type(value)
+    if kind in _PLAIN and (kind is not str or len(value) < _SHORT):  # type: ignore[arg-type]
+        return blake3(scalar(value)).hexdigest()
+    return blake3(_closed(Encoder(buffers), value)).hexdigest()
+
+
+def digest_and_owners(
+    value: object, *, buffers: Buffers | None = None
+) -> tuple[str, frozenset[str]]:
+    """Return the digest of a value and the distributions that own its types, in one walk."""
+    encoder = Encoder(buffers)
+    piece = _closed(encoder, value)
+    return blake3(piece).hexdigest(), frozenset(_names(encoder.reach))
+
+
+def owners(value: object) -> frozenset[str]:
+    """Return the installed distributions that own the types in a value, nested ones included.
+
+    Their methods are code that a reader of the value can call. Large buffers are not read.
+    """
+    if type(value) in _PLAIN:
+        return frozenset()
+    encoder = Encoder(_Unread())
+    _closed(encoder, value)
+    return frozenset(_names(encoder.reach))
+
+
+class _Unread(Buffers):
+    """Takes every buffer for the same."""
+
+    def hash(self, buffer: Any) -> bytes:
+        return b""
+
+
+def _closed(encoder: Encoder, value: object) -> bytes:
+    piece = encoder.encode(value)
+    assert isinstance(piece, bytes)  # nothing is open around it
+    return piece
+
+
+def _names(entries: list[Any]) -> set[str]:
+    found: set[str] = set()
+    seen: set[int] = set()
+    waiting = [entries]
+    while waiting:
+        for entry in waiting.pop():
+            if type(entry) is str:
+                found.add(entry)
+            elif type(entry) is list and id(entry) not in seen:
+                seen.add(id(entry))
+                waiting.append(entry)
+    return found
