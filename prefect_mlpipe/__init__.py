@@ -2,6 +2,7 @@
 
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.current import Current, current, log_metrics, output_folder
+from prefect_mlpipe.deploy.triggers import DataChangeTrigger
 from prefect_mlpipe.engine.keying import EnvVar
 from prefect_mlpipe.errors import MlpipeError
 from prefect_mlpipe.pipelines import Pipeline, RunOptions, pipeline
@@ -12,6 +13,7 @@ from prefect_mlpipe.tracing import resolve
 
 __all__ = [
     "Current",
+    "DataChangeTrigger",
     "EnvVar",
     "File",
     "Folder",

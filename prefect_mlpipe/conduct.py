@@ -12,19 +12,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import orjson
-
+from prefect_mlpipe.compute.targets import Target, adopt_computes
 from prefect_mlpipe.core.graph import Graph, Output, replace_outputs
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import load
+from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.outputs import Outputs, pack
-from prefect_mlpipe.engine.queue import Engine, Reporter, Runner
+from prefect_mlpipe.engine.protocols import Reporter, Runner
+from prefect_mlpipe.engine.queue import Engine
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.engine.steprun import StepRun
-from prefect_mlpipe.errors import RunCancelled
-from prefect_mlpipe.runs import Baseline
+from prefect_mlpipe.errors import RunCancelled, StoreUnavailable
+from prefect_mlpipe.runs import Baseline, plain
 from prefect_mlpipe.settings import Failures
 from prefect_mlpipe.tracing import Tracer
 
@@ -80,7 +81,9 @@ class Conduct:
     reporter: RunReporter
     selection: Selection
     failures: Failures
-    check: Callable[[Graph], None]
+    computes: dict[str, Target]
+    stops: tuple[type[BaseException], ...] = ()  # what ends the run where it stands
+    loading: bool = True  # whether anybody waits for the values that the body returns
 
     def run(
         self, on_engine: Callable[[Engine], None] = lambda engine: None
@@ -91,20 +94,19 @@ class Conduct:
             on_engine: is given the engine before anything runs, to cancel from another thread.
         """
         started = time.time()
-        outputs = Outputs(self.store)
+        self.store.prepare()
         graph = Graph(self.info.pipeline)
+        keyer = Keyer(self.info.id)
         baseline = Baseline(self.store, self.info.pipeline)
         engine = Engine(
             graph,
-            outputs=outputs,
+            outputs=Outputs(self.store),
             runner=self.runner,
             reporter=self.reporter,
-            keyer=Keyer(),
-            selection=self.selection,
+            decider=Decider(self.store, keyer, self.selection, baseline, time.time),
             failures=self.failures,
             current=self._current,
-            baseline=lambda run: baseline.manifest(run.node),
-            check=self.check,
+            check=lambda nodes: adopt_computes(graph, nodes, self.computes),
         )
         on_engine(engine)
         state, error, packed = "completed", None, {"value": None}
@@ -117,26 +119,35 @@ class Conduct:
             raise
         finally:
             self.runner.close()
+            _warn_of_changed_code(engine, keyer)
             ending = Ending(self.info, started, state, error, packed)
-            self._leave(ending.document(graph, engine, baseline), engine)
+            self._leave(ending.document(graph, engine, baseline), engine, error)
 
     def _trace(self, graph: Graph, engine: Engine) -> tuple[Any, Any]:
         tracer = Tracer(graph, engine.resolve)
         try:
-            returned = tracer.run(self.pipeline, self.pipeline.body, self.arguments)
+            returned = self._body(tracer, engine)
             engine.finish()
             kept = replace_outputs(returned, lambda output: _reached(engine, output))
-            value = engine.load(kept)
+            value = engine.load(kept) if self.loading else None
             return value, engine.references(kept)
-        except RunCancelled:
+        except (RunCancelled, *self.stops):
             engine.abandon("Cancelled", "the run was cancelled")
             raise
         except Exception:
-            engine.finish(raising=False)
             engine.abandon("Cancelled", "the run failed")
             raise
         except BaseException as error:
             engine.abandon("Crashed", f"the run was ended by {type(error).__name__}")
+            raise
+
+    def _body(self, tracer: Tracer, engine: Engine) -> Any:
+        try:
+            return tracer.run(self.pipeline, self.pipeline.body, self.arguments)
+        except (RunCancelled, StoreUnavailable, *self.stops):
+            raise
+        except Exception as error:
+            engine.wind_down(error)
             raise
 
     def _current(self, run: StepRun) -> Current:
@@ -150,7 +161,9 @@ class Conduct:
             store=self.store,
         )
 
-    def _leave(self, document: dict[str, Any], engine: Engine) -> None:
+    def _leave(
+        self, document: dict[str, Any], engine: Engine, error: BaseException | None
+    ) -> None:
         try:
             self.store.write_run(
                 self.info.pipeline, self.info.id, document, started=document["started"]
@@ -159,6 +172,9 @@ class Conduct:
                 self.store.write_latest(function, latest)
             self.store.sync()
             self.reporter.ended(document)
+        except StoreUnavailable:
+            if error is None:  # what ended the run says more than that it left no manifest
+                raise
         finally:
             self.reporter.close()
 
@@ -166,7 +182,20 @@ class Conduct:
 def _reached(engine: Engine, output: Output) -> Any:
     """Leave out what was not asked for: with `targets` a returned output may not have run."""
     run = engine.runs[output._mlpipe_node]
+    engine.raise_if_failed(run)
     return output if run.settled else None
+
+
+def _warn_of_changed_code(engine: Engine, keyer: Keyer) -> None:
+    """Say which steps read a global that was changed while the run went on."""
+    if not engine.counts.get("ran"):
+        return
+    for step, labels in keyer.changed_code():
+        engine.warn(
+            f"What step '{step}' reads has changed since the run began: {', '.join(labels[:5])}. "
+            "This run's keys say what it was then; the next run sees it as it is. Pass between "
+            "steps what they share."
+        )
 
 
 def _state_of(error: BaseException) -> str:
@@ -207,6 +236,7 @@ class Ending:
             "ended": time.time(),
             "parameters": {name: plain(value) for name, value in self.info.parameters.items()},
             "returned": self.returned,
+            "warnings": engine.warnings,
             "saved_s": sum(record.duration_s for record in reused),
             "saved_bytes": sum(record.size for record in reused),
             "graph": graph.to_dict(),
@@ -220,6 +250,7 @@ def _entry(run: StepRun, run_name: str, baseline: Baseline) -> dict[str, Any]:
     return {
         "name": run.name,
         "group": run.group.name if run.group is not None else None,
+        "items": None if run.items is None else len(run.items),
         "state": run.state,
         "reasons": [list(reason) for reason in run.reasons],
         "key": run.key if record is not None else None,
@@ -250,12 +281,3 @@ def error_text(error: BaseException | None) -> str | None:
     if error is None:
         return None
     return "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:].strip()
-
-
-def plain(value: Any) -> Any:
-    """Return a parameter as plain JSON; a short text where it has none."""
-    try:
-        encoded = orjson.dumps(value, default=str)
-    except (TypeError, ValueError):
-        return repr(value)[:200]
-    return orjson.loads(encoded) if len(encoded) <= 65536 else repr(value)[:200]

@@ -114,14 +114,14 @@ def log_metrics(**metrics: Metric) -> None:
 
 
 def _plain(name: str, value: Any) -> Metric:
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return _plain(name, value.item())  # a NumPy or torch scalar; `np.float64` is a float too
     if isinstance(value, bool | int | float | str | None):
         return value
     if isinstance(value, list | tuple):
         return [_plain(name, item) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(name, item) for key, item in value.items()}
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a NumPy or torch scalar
-        return _plain(name, value.item())
     if hasattr(value, "tolist"):
         return _plain(name, value.tolist())
     raise TypeError(

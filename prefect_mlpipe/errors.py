@@ -22,7 +22,14 @@
     │   ├── ValueMissing            a stored value is gone
     │   └── ValueDamaged            a stored value does not match its checksum
     ├── ComputeError              a place where steps run is not right
-    │   └── NoSuchCompute           a step names a compute that nobody defined
+    │   ├── NoSuchCompute           a step names a compute that nobody defined
+    │   ├── ComputeUnavailable      it cannot be started or reached
+    │   ├── StoreNotShared          its workers cannot see the store
+    │   ├── NoSuchWorker            no worker has what a step needs
+    │   ├── WorkerLost              a worker or the scheduler died with a step on it
+    │   ├── Unshippable             a step's code or arguments cannot be sent to a worker
+    │   ├── CodeMismatch            a worker would run other code than that of the key
+    │   └── EnvironmentMismatch     a worker has other versions than those of the key
     └── RunError                  a run could not do what it was asked
         ├── StepFailed              stands for an exception that could not travel
         ├── StepTimedOut            a step ran longer than its `timeout_seconds`
@@ -151,6 +158,34 @@ class ComputeError(MlpipeError):
 
 class NoSuchCompute(ComputeError):
     """A step names a compute that nobody defined."""
+
+
+class ComputeUnavailable(ComputeError):
+    """A compute cannot be started or reached."""
+
+
+class StoreNotShared(ComputeError):
+    """The workers of a compute cannot see the store; nothing ran."""
+
+
+class NoSuchWorker(ComputeError):
+    """No worker has what a step needs; the step did not run."""
+
+
+class WorkerLost(ComputeError):
+    """A worker, or the scheduler of its cluster, died with a step on it."""
+
+
+class Unshippable(ComputeError):
+    """The code or the arguments of a step cannot be sent to a worker."""
+
+
+class CodeMismatch(ComputeError):
+    """A worker would run other code than that of the key; nothing ran, nothing is recorded."""
+
+
+class EnvironmentMismatch(ComputeError):
+    """A worker has other versions than those of the key; nothing ran, nothing is recorded."""
 
 
 class RunError(MlpipeError):

@@ -7,7 +7,6 @@ flow run context; the engine below does not.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,14 +14,16 @@ from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from prefect.context import FlowRunContext
+from prefect.exceptions import CancelledRun
+from prefect.flow_engine import FlowRunTimeoutError
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled
 
-from prefect_mlpipe.compute.flow import ComputeSettings, ComputeTaskRunner, FlowRunner, parent_ids
-from prefect_mlpipe.compute.targets import refuse_unknown
-from prefect_mlpipe.conduct import Conduct, RunInfo
+from prefect_mlpipe.compute.flow import FlowRunner, parent_ids
+from prefect_mlpipe.conduct import Conduct, Returned, RunInfo
 from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.current import keep_logs
@@ -38,65 +39,90 @@ from prefect_mlpipe.reporting.terminal import Progress, say, summary_text
 from prefect_mlpipe.reporting.watch import RunWatch, without_prefect_heartbeat
 from prefect_mlpipe.settings import Settings
 
-# The values of a run for the Python caller that waits for them; the flow's state holds references
-# only.
-_caller: ContextVar[list[Any] | None] = ContextVar("prefect_mlpipe_caller", default=None)
-
 LOGGED_REUSES = 50  # each line is a row in Prefect's database
 SHOWN_ITEMS = 200  # task runs for items of one mapped step
+HANDED_OVER_S = 0.0  # task runs are sent after the flow's last state: the flow does not wait
+
+
+class Call:
+    """A Python call that waits for the values of a run; the flow's state has references only."""
+
+    def __init__(self) -> None:
+        self.returned = False
+        self.values: Any = None
+
+
+_call: ContextVar[Call | None] = ContextVar("prefect_mlpipe_call", default=None)
 
 
 def call_flow(
-    pipeline: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    pipeline: Any, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Run a pipeline as a flow run and return its values, or its state if that is asked for."""
     return_state = kwargs.pop("return_state", False)
     prefects = {name: kwargs.pop(name) for name in ("wait_for",) if name in kwargs}
     parameters = pipeline.bind(args, kwargs)
     ensure_api()
-    values: list[Any] = []
-    token = _caller.set(values)
+    call = Call()
+    token = _call.set(call)
     try:
         with without_prefect_heartbeat():
-            result = call(**prefects, **parameters, return_state=return_state)
+            result = run(**prefects, **parameters, return_state=return_state)
+    except CancelledRun as cancelled:
+        raise RunCancelled(str(cancelled)) from None
     finally:
-        _caller.reset(token)
-    return result if return_state or not values else values[0]
+        _call.reset(token)
+    return result if return_state or not call.returned else call.values
 
 
 def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a pipeline inside its flow run; return references to its values."""
     context = FlowRunContext.get()
     assert context is not None, "Prefect runs this inside a flow run"
+    # Started over the API it has only the parameters that were given: defaults are filled in, and
+    # all are validated, so that its keys are those of a Python call.
+    arguments = context.flow.bind(args, kwargs)  # type: ignore[union-attr]
+    call = _call.get()
+    token = _call.set(None)  # a pipeline that a step calls has no caller of ours
+    try:
+        keep_logs()
+        value, returned = _conduct(context, arguments)
+    except StoppedByPrefect as cancelled:
+        return Cancelled(message=str(cancelled))
+    finally:
+        _call.reset(token)
+    if call is not None:
+        call.returned, call.values = True, value
+    return returned
+
+
+def _conduct(context: FlowRunContext, arguments: dict[str, Any]) -> tuple[Any, Returned]:
     assert context.flow_run is not None
     pipeline: Any = context.flow
-    arguments = dict(inspect.signature(body).bind(*args, **kwargs).arguments)
-    values = _caller.get()
-    _caller.set(None)  # a pipeline that a step calls has no caller of ours
-    keep_logs()
     computes = pipeline.computes
     reporter = FlowReporter(context.flow_run.id, pipeline.name)
-    with ComputeTaskRunner(ComputeSettings(computes=computes)) as task_runner:
-        conduct = Conduct(
-            pipeline,
-            arguments,
-            RunInfo(str(context.flow_run.id), context.flow_run.name, pipeline.name, arguments),
-            pipeline.open_store(),
-            FlowRunner(task_runner),
-            reporter,
-            pipeline.selection(arguments),
-            pipeline.failures(arguments),
-            lambda graph: refuse_unknown(graph, computes),
-        )
-        try:
-            value, returned = conduct.run(reporter.start)
-        except RunCancelled as cancelled:
-            if reporter.cancelled:
-                return Cancelled(message=str(cancelled))
-            raise
-    if values is not None:
-        values.append(value)
-    return returned
+    conduct = Conduct(
+        pipeline,
+        arguments,
+        RunInfo(str(context.flow_run.id), context.flow_run.name, pipeline.name, arguments),
+        pipeline.open_store(),
+        FlowRunner(context, computes, reporter.closing),
+        reporter,
+        pipeline.selection(arguments),
+        pipeline.failures(arguments),
+        computes,
+        stops=(FlowRunTimeoutError,),
+    )
+    try:
+        return conduct.run(reporter.start)
+    except RunCancelled as cancelled:
+        if reporter.cancelled:
+            raise StoppedByPrefect(str(cancelled)) from None
+        raise
+
+
+class StoppedByPrefect(Exception):
+    """The flow run was cancelled in Prefect."""
 
 
 class FlowReporter:
@@ -110,7 +136,6 @@ class FlowReporter:
         self._tasks = BulkReporter(flow_run_id, native=self._settings.report_natively)
         self._watch = RunWatch(flow_run_id, self._cancel)
         self._engine: Engine | None = None
-        self._keys: dict[str, int] = {}
         self._reused = 0
 
     def start(self, engine: Engine) -> None:
@@ -130,32 +155,29 @@ class FlowReporter:
         if run.group is None:
             self._logger.debug("%s: runs (%s)", run.name, "; ".join(map(str, run.reasons)))
 
+    def closing(self, task_run_id: UUID, state: str, message: str) -> None:
+        """End a task run that Prefect's engine will not end."""
+        self._tasks.report_existing(task_run_id, state, message)
+
     def settled(self, run: StepRun) -> None:
         """Report what became of a step."""
         self._log(run)
-        natively = run.state == "ran" or run.state == "failed"
-        if run.task_run_id is not None:
-            if run.state == "cancelled" or _timed_out(run):
-                state = "Cancelled" if run.state == "cancelled" else "TimedOut"
-                self._tasks.report_existing(run.task_run_id, state, str(run.error or ""))
-            if natively or run.state == "cancelled":
-                return
+        if run.task_run_id is not None and run.state in ("ran", "failed", "cancelled"):
+            return  # Prefect's engine has told of it, or it was closed
         if run.group is not None and len(run.group.items or ()) > SHOWN_ITEMS:
             return
         self._report(run)
 
     def _report(self, run: StepRun) -> None:
         (run.task_run_id,) = task_run_ids(1)
-        key = run.node.step.qualified_name
-        count = self._keys[key] = self._keys.get(key, -1) + 1
         now = datetime.now(UTC)
         state, message = _state(run)
         self._tasks.report(
             TaskRunReport(
                 run.task_run_id,
                 run.name,
-                key,
-                f"mlpipe-{count}",
+                run.node.step.qualified_name,
+                str(run.task_run_id),
                 state,
                 message,
                 tuple(parent_ids(run)),
@@ -180,6 +202,10 @@ class FlowReporter:
         names = [run.name for run in itertools.islice(running, 8)]
         self._progress.update(max(total, sum(done)), *done, names)
 
+    def warned(self, text: str) -> None:
+        """Log a warning."""
+        self._logger.warning(text)
+
     def ended(self, document: Mapping[str, Any]) -> None:
         """Say what the run did: on the terminal, and on a page in Prefect."""
         self._progress.__exit__(None, None, None)
@@ -196,11 +222,11 @@ class FlowReporter:
     def close(self) -> None:
         """Send what is left."""
         self._watch.close()
-        self._tasks.close()
+        self._tasks.close(HANDED_OVER_S)
 
 
 def summary_rows(nodes: Sequence[Mapping[str, Any]]) -> list[StepRow]:
-    """Return what a summary says of the nodes of a run manifest; items count in their mapped node."""
+    """Return the rows of a summary from a run manifest; items count in their mapped node."""
     items: dict[str, list[StepRow]] = {}
     rows: dict[str, StepRow] = {}
     for entry in nodes:
@@ -237,10 +263,6 @@ def _row(entry: Mapping[str, Any]) -> StepRow:
 
 def _artifact_key(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"mlpipe-{name}".lower()).strip("-")
-
-
-def _timed_out(run: StepRun) -> bool:
-    return run.state == "failed" and isinstance(run.error, TimeoutError)
 
 
 def _state(run: StepRun) -> tuple[str, str]:

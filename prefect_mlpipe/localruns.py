@@ -14,7 +14,6 @@ from typing import Any
 from coolname import generate_slug  # Prefect names its runs with it, too
 
 from prefect_mlpipe.compute.local import LocalRunner
-from prefect_mlpipe.compute.targets import refuse_unknown
 from prefect_mlpipe.conduct import Conduct, RunInfo
 from prefect_mlpipe.current import keep_logs
 from prefect_mlpipe.engine.loglines import line
@@ -37,6 +36,10 @@ class LogReporter:
     def progress(self, runs: Mapping[str, int], running: Iterable[StepRun]) -> None:
         """Show nothing: the terminal is the caller's."""
 
+    def warned(self, text: str) -> None:
+        """Log a warning."""
+        logger.warning(text)
+
     def ended(self, document: Mapping[str, Any]) -> None:
         """Say nothing: the run manifest says it."""
 
@@ -57,6 +60,6 @@ def run_locally(pipeline: Any, arguments: Mapping[str, Any]) -> Any:
         LogReporter(),
         pipeline.selection(arguments),
         pipeline.failures(arguments),
-        lambda graph: refuse_unknown(graph, computes),
+        computes,
     )
     return conduct.run()[0]

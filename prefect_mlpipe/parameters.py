@@ -3,27 +3,39 @@
 A parameter that has no plain JSON (a table, a model), or more than 64 KiB of it, is stored, and
 Prefect gets the reference; a run that is started with such a reference gets the value back. Knows
 nothing of pipelines.
+
+A reference names bytes in the store and never holds them: loading may mean unpickling, and whoever
+may start a run must not thereby be able to run code of his own.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import enum
 import os
 import pathlib
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
+from prefect.deployments.runner import RunnerDeployment
+from prefect.utilities.callables import ParameterSchema
 from pydantic import BaseModel, SecretBytes, SecretStr
 
+from prefect_mlpipe.core.formats import Unstorable
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.errors import InvalidParameters, StoreError
 
 LIMIT_BYTES = 64 * 1024
+HIDDEN = "***"
 _MARK = "$mlpipe"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SECRET = (SecretStr, SecretBytes)
 _PLAIN = (
     type(None),
     bool,
@@ -38,29 +50,72 @@ _PLAIN = (
     uuid.UUID,
     pathlib.PurePath,
     BaseModel,
+    *_SECRET,
 )
 
 
-def show(value: Any, store: Callable[[], Store]) -> Any:
-    """Return a parameter as it is if it is short plain JSON, else its reference in the store."""
-    if isinstance(value, SecretStr | SecretBytes):
-        return "***"
+def show(name: str, value: Any, store: Callable[[], Store]) -> Any:
+    """Return a parameter as it is if it is short plain JSON, else its reference in the store.
+
+    Secrets are never shown nor stored, wherever they stand.
+
+    Raises:
+        InvalidParameters: it cannot be stored.
+    """
     if isinstance(value, os.PathLike):
         return str(value)
     if _is_plain(value) and _size(value) <= LIMIT_BYTES:
-        return value
-    stored = store().put(value)
+        return _masked(value)
+    if _has_secret(value):
+        return HIDDEN
+    try:
+        stored = store().put(value, inline=False)
+    except Unstorable as error:
+        raise InvalidParameters(
+            f"Parameter '{name}' can be neither shown as JSON nor stored.",
+            {"at": f"{name}{error.path}", "type": error.type, "because": error.why},
+            "Pass plain data; make what cannot be stored in a step. Nothing ran.",
+        ) from error
     return {_MARK: stored.type, "value": stored.to_json()}
 
 
-def restore(parameters: dict[str, Any], store: Callable[[], Store]) -> dict[str, Any]:
-    """Return parameters with references replaced by the values they stand for."""
+def restore(parameters: Mapping[str, Any], store: Callable[[], Store]) -> dict[str, Any]:
+    """Return parameters with references replaced by the values they stand for.
+
+    Raises:
+        InvalidParameters: a reference is none, or what it stands for is not in this store.
+    """
     return {
-        name: store().get(StoredValue.from_json(value["value"]))
-        if isinstance(value, dict) and _MARK in value
-        else value
+        name: _loaded(name, value, store) if isinstance(value, dict) and _MARK in value else value
         for name, value in parameters.items()
     }
+
+
+class _ClosedSchema(ParameterSchema):
+    """The schema of parameters that refuses unknown names, so that the API does."""
+
+    additionalProperties: bool = False
+
+
+def close_schema(deployment: RunnerDeployment) -> RunnerDeployment:
+    """Have the API refuse runs of a deployment with parameters that the pipeline does not have."""
+    known = deployment._parameter_openapi_schema.model_dump()
+    deployment._parameter_openapi_schema = _ClosedSchema(**known, additionalProperties=False)
+    return deployment
+
+
+def _loaded(name: str, reference: Mapping[str, Any], store: Callable[[], Store]) -> Any:
+    try:
+        stored = StoredValue.from_json(reference["value"])
+        if stored.inline is not None or not _DIGEST.fullmatch(stored.checksum):
+            raise ValueError("it does not name a value in a store")
+        return store().get(stored)
+    except (KeyError, TypeError, ValueError, StoreError) as error:
+        raise InvalidParameters(
+            f"Parameter '{name}' is a reference that cannot be followed.",
+            {"problem": str(error).partition("\n")[0], "store": store().url},
+            "Use the store of the run that the reference comes from, or pass the value.",
+        ) from error
 
 
 def _is_plain(value: Any) -> bool:
@@ -68,10 +123,41 @@ def _is_plain(value: Any) -> bool:
         return True
     if type(value) in (list, tuple, set, frozenset):
         return all(map(_is_plain, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return all(_is_plain(getattr(value, f.name)) for f in dataclasses.fields(value))
     return type(value) is dict and all(
         isinstance(name, str) and _is_plain(item) for name, item in value.items()
     )
 
 
+def _masked(value: Any) -> Any:
+    """Return plain data with `***` for each secret; a pydantic model masks its own."""
+    if isinstance(value, _SECRET):
+        return HIDDEN
+    if type(value) in (list, tuple, set, frozenset):
+        return [_masked(item) for item in value]
+    if type(value) is dict:
+        return {name: _masked(item) for name, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _masked(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return value
+
+
+def _has_secret(value: Any) -> bool:
+    if isinstance(value, _SECRET):
+        return True
+    if isinstance(value, Mapping):
+        return any(map(_has_secret, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(_has_secret, value))
+    if isinstance(value, BaseModel) or dataclasses.is_dataclass(value):
+        return any(map(_has_secret, vars(value).values())) if hasattr(value, "__dict__") else False
+    return False
+
+
 def _size(value: Any) -> int:
-    return len(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS))
+    return len(orjson.dumps(value, default=_as_json, option=orjson.OPT_NON_STR_KEYS))
+
+
+def _as_json(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)

@@ -14,8 +14,9 @@ import contextlib
 import copy
 import functools
 import inspect
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from prefect import Flow
 from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
@@ -23,18 +24,22 @@ from prefect.utilities.callables import get_call_parameters
 from pydantic import BaseModel, ConfigDict
 
 from prefect_mlpipe import active
-from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads, refuse_unknown
+from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads, adopt_computes
+from prefect_mlpipe.core.annotations import resolve_annotations
 from prefect_mlpipe.core.graph import Graph, outputs_in
+from prefect_mlpipe.core.shipping import Shipped
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.deploy.triggers import bound_triggers
+from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.errors import InvalidParameters, InvalidPipeline
-from prefect_mlpipe.parameters import restore, show
+from prefect_mlpipe.parameters import close_schema, restore, show
 from prefect_mlpipe.planning import Barrier, Plan, Planner
 from prefect_mlpipe.runs import Baseline, Runs
 from prefect_mlpipe.settings import Failures, Settings
-from prefect_mlpipe.steps import Step
+from prefect_mlpipe.steps import Step, local_names
 from prefect_mlpipe.tracing import Tracer, refuse_iterators
 
 P = ParamSpec("P")
@@ -81,7 +86,7 @@ class PipelineOptions(BaseModel):
     failures: Failures | None = None
 
 
-class Pipeline(Flow[P, R], Generic[P, R]):
+class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
     """A function that wires steps; made by `@pipeline`. It is a Prefect `Flow`.
 
     Called, it runs as a flow run and returns the values. `local()` runs it without Prefect,
@@ -91,13 +96,25 @@ class Pipeline(Flow[P, R], Generic[P, R]):
     body: Callable[P, R]
     options: PipelineOptions
 
-    def __init__(self, body: Callable[P, R], options: PipelineOptions, **flow_options: Any) -> None:
+    def __init__(
+        self,
+        body: Callable[P, R],
+        options: PipelineOptions,
+        scope: Mapping[str, Any] | None = None,
+        **flow_options: Any,
+    ) -> None:
         self.body = body
         self.options = options
-        super().__init__(_runner(body), persist_result=False, **flow_options)
+        super().__init__(_runner(body, scope), persist_result=False, **flow_options)
 
     def __repr__(self) -> str:
         return f"<pipeline '{self.name}'>"
+
+    def __copy__(self) -> Pipeline[P, R]:
+        """Return a copy; the pickled form, which `copy` would take, holds the code by value."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
 
     # -- calls ----------------------------------------------------------------------------------
 
@@ -136,7 +153,7 @@ class Pipeline(Flow[P, R], Generic[P, R]):
             kwargs: parameters by name.
         """
         graph, planner = self._trace_plan(self.bind(args, kwargs))
-        refuse_unknown(graph, self.computes)
+        adopt_computes(graph, graph, self.computes)
         return planner.plan(verify)
 
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
@@ -152,7 +169,8 @@ class Pipeline(Flow[P, R], Generic[P, R]):
         graph = Graph(self.name)
         selection = self.selection(arguments)
         baseline = Baseline(store, self.name)
-        planner = Planner(graph, Outputs(store), Keyer(), selection, baseline)
+        decider = Decider(store, Keyer(), selection, baseline, time.time)
+        planner = Planner(graph, Outputs(store), decider, baseline)
         with contextlib.suppress(Barrier):  # the graph says where it ended
             Tracer(graph, planner.resolve).run(self, self.body, arguments)
         return graph, planner
@@ -211,6 +229,20 @@ class Pipeline(Flow[P, R], Generic[P, R]):
     def failures(self, arguments: Mapping[str, Any]) -> Failures:
         """Return what happens to the rest of a run when a step fails."""
         return run_options(arguments).failures or self.options.failures or Settings().failures
+
+    # -- deployments ----------------------------------------------------------------------------
+
+    if not TYPE_CHECKING:  # a type checker shall see Prefect's own signatures
+
+        def to_deployment(self, *args: Any, **options: Any) -> Any:
+            """As Prefect's; a `DataChangeTrigger` keeps its state in the pipeline's store."""
+            made = super().to_deployment(*args, **bound_triggers(self, self.open_store, options))
+            return _closed_later(made) if inspect.isawaitable(made) else close_schema(made)
+
+        async def ato_deployment(self, *args: Any, **options: Any) -> Any:
+            """As Prefect's; a `DataChangeTrigger` keeps its state in the pipeline's store."""
+            bound = bound_triggers(self, self.open_store, options)
+            return close_schema(await super().ato_deployment(*args, **bound))
 
     # -- parameters -----------------------------------------------------------------------------
 
@@ -271,7 +303,7 @@ class Pipeline(Flow[P, R], Generic[P, R]):
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Return parameters as Prefect shows them; what is large or no plain JSON, by reference."""
-        plain = {name: show(value, self.open_store) for name, value in parameters.items()}
+        plain = {name: show(name, value, self.open_store) for name, value in parameters.items()}
         return super().serialize_parameters(plain)
 
     @property
@@ -305,7 +337,11 @@ def run_options(arguments: Mapping[str, Any]) -> RunOptions:
     return next(found, RunOptions())
 
 
-def _runner(body: Callable[..., Any]) -> Callable[..., Any]:
+async def _closed_later(deployment: Any) -> Any:
+    return close_schema(await deployment)
+
+
+def _runner(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Callable[..., Any]:
     """Return the function that Prefect runs: the body's signature, the engine's work."""
 
     @functools.wraps(body)
@@ -314,6 +350,17 @@ def _runner(body: Callable[..., Any]) -> Callable[..., Any]:
 
         return run_in_flow(body, args, kwargs)
 
+    # Prefect and pydantic would look up spelled annotations in this module, not in the body's.
+    types = resolve_annotations(body, scope)
+    signature = inspect.signature(body)
+    parameters = [
+        parameter.replace(annotation=types.get(parameter.name, parameter.annotation))
+        for parameter in signature.parameters.values()
+    ]
+    run_pipeline.__annotations__ = types
+    run_pipeline.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=parameters, return_annotation=types.get("return", signature.return_annotation)
+    )
     return run_pipeline
 
 
@@ -358,9 +405,18 @@ def _refuse_body(body: Any) -> None:
         kind, advice = "a method", "Make it a plain function."
     elif not inspect.isfunction(body):
         kind, advice = f"a {type(body).__name__}", "Decorate a function."
+    elif unnamed := _unnamed(body):
+        kind, advice = f"a function with {unnamed}", "Give each parameter a name: the form has it."
     else:
         return
     raise InvalidPipeline(f"Pipeline '{name}' is {kind}.", {}, advice)
+
+
+def _unnamed(body: Callable[..., Any]) -> str:
+    kinds = {parameter.kind for parameter in inspect.signature(body).parameters.values()}
+    if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        return "*args or **kwargs"
+    return "positional-only parameters" if inspect.Parameter.POSITIONAL_ONLY in kinds else ""
 
 
 @overload
@@ -394,6 +450,15 @@ def pipeline(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         InvalidPipeline: the function or an option cannot be a pipeline's, with the way out.
     """
     if body is None:
-        return lambda body: pipeline(body).with_options(**options) if options else pipeline(body)
+
+        def decorate(body: Callable[..., Any]) -> Pipeline[..., Any]:
+            made = _make(body, local_names(body, 2))
+            return made.with_options(**options) if options else made
+
+        return decorate
+    return _make(body, local_names(body, 2))
+
+
+def _make(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Pipeline[..., Any]:
     _refuse_body(body)
-    return Pipeline(body, PipelineOptions())
+    return Pipeline(body, PipelineOptions(), scope)

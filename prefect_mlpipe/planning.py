@@ -8,7 +8,6 @@ the step above make the same value again.
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,14 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from prefect_mlpipe.compute.targets import compute_of
-from prefect_mlpipe.core.decide import Options, Reuse, changes_since, decide
+from prefect_mlpipe.core.decide import Reuse, changes_since
 from prefect_mlpipe.core.graph import Graph, Node, Output
 from prefect_mlpipe.core.manifest import Manifest, Reason
-from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.engine.calls import InputLost
-from prefect_mlpipe.engine.keying import Keyer
+from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.outputs import Outputs
-from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.engine.steprun import StepRun, expand
 from prefect_mlpipe.runs import Baseline
 
@@ -120,21 +117,18 @@ class Planner:
     """Decides the nodes of a graph as they are traced, without running any."""
 
     def __init__(
-        self,
-        graph: Graph,
-        outputs: Outputs,
-        keyer: Keyer,
-        selection: Selection,
-        baseline: Baseline,
+        self, graph: Graph, outputs: Outputs, decider: Decider, baseline: Baseline
     ) -> None:
         self.graph = graph
         self._outputs = outputs
-        self._keyer = keyer
-        self._selection = selection
+        self._decider = decider
+        self._keyer = decider.keyer
+        self._selection = decider.selection
         self._baseline = baseline
         self._plans: dict[Node, StepPlan] = {}
+        self._leaders: dict[str, StepRun] = {}
 
-    def resolve(self, outputs: Sequence[Output]) -> dict[Output, Any]:
+    def resolve(self, outputs: Sequence[Output]) -> list[Any]:
         """Return values from the records, if all of them would be reused.
 
         Raises:
@@ -142,22 +136,32 @@ class Planner:
         """
         self._decide_traced()
         for output in outputs:
-            if self._plans[output._mlpipe_node].action != "reuse":
-                self.graph.stopped_at = output._mlpipe_node.name
-                self.graph.complete = False
-                raise Barrier
+            if not self._known(output._mlpipe_node):
+                raise self._stop(output._mlpipe_node)
         try:
-            return {output: self._outputs.load(output) for output in outputs}
+            return [self._outputs.load(output) for output in outputs]
         except InputLost as lost:
-            producer = self._outputs.producer(lost.value)
+            near = [self._outputs.runs[output._mlpipe_node] for output in outputs]
+            producer = self._outputs.producer(lost.value, near)
             if producer is None:
                 raise lost.error from lost
-            reason = Reason(lost.kind, f"value of '{producer.name}'")
             node = producer.group.node if producer.group else producer.node
-            self._plans[node] = self._plans[node]._replace(action="run", reasons=(reason,))
-            self.graph.stopped_at = producer.name
-            self.graph.complete = False
-            raise Barrier from lost
+            self._plans[node] = self._plans[node]._replace(
+                action="run", reasons=(Reason(lost.kind),)
+            )
+            raise self._stop(node) from lost
+
+    def _stop(self, node: Node) -> Barrier:
+        self.graph.stopped_at = node.name
+        self.graph.complete = False
+        return Barrier()
+
+    def _known(self, node: Node) -> bool:
+        """Return whether the output of a node is there; two of one key may wait for one run."""
+        run = self._outputs.runs[node]
+        if run.items is not None:
+            return all(item.record is not None for item in run.items)
+        return run.record is not None
 
     def plan(self, verify: bool = False) -> Plan:
         """Return what was decided about every node."""
@@ -190,8 +194,8 @@ class Planner:
                 for value in one.record.fields.values() if one.record else ():
                     problem = self._outputs.problem(value)
                     if problem is not None:
-                        reason = Reason(problem, f"value of '{one.name}'")
-                        self._plans[node] = plan._replace(action="run", reasons=(reason,))
+                        reasons = (Reason(problem),)
+                        self._plans[node] = plan._replace(action="run", reasons=reasons)
 
     def _decide_traced(self) -> None:
         for node in self.graph.nodes[len(self._plans) :]:
@@ -213,44 +217,27 @@ class Planner:
         unknown = [
             (parameter, output._mlpipe_node.name)
             for parameter, output in node.inputs
-            if self._plans[output._mlpipe_node].action != "reuse"
+            if not self._known(output._mlpipe_node)
         ]
         if node.mapped is not None:
-            if unknown:
-                return "run?", _may_change(unknown)
-            return self._decide_items(run)
+            return self._decide_unknown(run, unknown) if unknown else self._decide_items(run)
         if unknown:
             return self._decide_unknown(run, unknown)
         return self._decide_known(run)
 
     def _decide_known(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
         node = run.node
-        manifest = self._keyer.manifest(
-            node.step, node.name, node.arguments, self._outputs.reference
-        )
-        decision = self._decision(node, manifest)
+        manifest = self._decider.manifest(node, self._outputs)
+        run.key = key = manifest.key()
+        leader = self._leaders.setdefault(key, run) if node.step.cached else run
+        if leader is not run:
+            run.record = leader.record
+            return "reuse", ()
+        decision, _ = self._decider.decide(node, manifest, key)
         if isinstance(decision, Reuse):
             run.record = decision.record
             return "reuse", ()
         return "run", decision.reasons
-
-    def _decision(self, node: Node, manifest: Manifest) -> Any:
-        record = self._read(node, manifest)
-        refresh = self._selection.is_refreshed(node.name)
-        options = Options(node.step.cached, refresh, node.step.options.cache_expiration)
-        return decide(record, options, time.time(), lambda: self._changes(node, manifest))
-
-    def _read(self, node: Node, manifest: Manifest) -> Record | None:
-        usable = node.step.cached and manifest is not _BLANK
-        return self._outputs.store.read_record(manifest.key()) if usable else None
-
-    def _changes(self, node: Node, manifest: Manifest) -> list[Reason]:
-        parts = dict(self._keyer.code(node.step, node.name).code.parts)
-
-        def known(code: str) -> dict[str, str] | None:
-            return parts if code == manifest.code else self._outputs.store.read_code(code)
-
-        return changes_since(manifest, self._baseline.manifest(node), known)
 
     def _decide_unknown(
         self, run: StepRun, unknown: list[tuple[str, str]]
@@ -258,20 +245,27 @@ class Planner:
         """Decide as if the steps above made again what they made last time."""
         node = run.node
         if not node.step.cached or self._selection.is_refreshed(node.name):
-            return "run", self._decision(node, _BLANK).reasons
+            return "run", self._decider.decide(node, _BLANK, "")[0].reasons  # type: ignore[union-attr]
         before = self._baseline.manifest(node)
         if before is None:
             return "run", (Reason("first run"),)
         assumed = self._assume(node, before, dict(unknown))
-        decision = self._decision(node, assumed)
+        if node.mapped is not None:
+            # Its items are not known; but what all of them share is.
+            code = self._keyer.code(node.step, node.name).code
+            changes = changes_since(assumed, before, self._decider.parts(code))
+            sure = [change for change in changes if change.kind in _SHARED]
+            return ("run", tuple(sure)) if sure else ("run?", _may_change(unknown))
+        decision, _ = self._decider.decide(node, assumed, assumed.key())
         if isinstance(decision, Reuse):
             return "run?", _may_change(unknown)
         return "run", decision.reasons
 
     def _assume(self, node: Node, before: Manifest, unknown: dict[str, str]) -> Manifest:
-        known = {name: value for name, value in node.arguments.items() if name not in unknown}
+        varying = set(unknown) | set(node.mapped.parameters if node.mapped else ())
+        known = {name: value for name, value in node.arguments.items() if name not in varying}
         manifest = self._keyer.manifest(node.step, node.name, known, self._outputs.reference)
-        inputs = {**manifest.inputs, **{n: before.inputs.get(n, "") for n in unknown}}
+        inputs = {**manifest.inputs, **{n: before.inputs.get(n, "") for n in varying}}
         # What owns the types of an unknown input is not known either: as it was.
         environment = {**before.environment, **manifest.environment}
         sources = {**manifest.sources, **unknown}
@@ -288,6 +282,7 @@ class Planner:
 
 
 _BLANK = Manifest("", "", {}, {}, None, {}, {}, {})
+_SHARED = frozenset({"code changed", "version changed", "reads changed", "parameter changed"})
 
 
 def _may_change(unknown: list[tuple[str, str]]) -> tuple[Reason, ...]:

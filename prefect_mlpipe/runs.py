@@ -7,9 +7,11 @@ gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.manifest import Manifest, Reason
@@ -19,6 +21,15 @@ from prefect_mlpipe.engine.outputs import gather
 from prefect_mlpipe.errors import OutputError, RunNotFound
 
 Json = Any
+
+
+def plain(value: Any) -> Any:
+    """Return a parameter as plain JSON; a short text where it has none."""
+    try:
+        encoded = orjson.dumps(value, default=str)
+    except (TypeError, ValueError):
+        return repr(value)[:200]
+    return orjson.loads(encoded) if len(encoded) <= 65536 else repr(value)[:200]
 
 
 class Baseline:
@@ -59,9 +70,10 @@ class Baseline:
 class StoredOutput:
     """The output of a step in a finished run."""
 
-    def __init__(self, store: Store, entry: Mapping[str, Json]) -> None:
+    def __init__(self, store: Store, entry: Mapping[str, Json], items: Sequence[StepResult]):
         self._store = store
         self._entry = entry
+        self._items = items
 
     def __repr__(self) -> str:
         return f"<output of '{self._entry['name']}'>"
@@ -81,19 +93,27 @@ class StoredOutput:
     def load(self) -> Any:
         """Return the value. Declared fields come as a dict: field → value.
 
+        Of a mapped step it is the list of what its items returned, without those that failed.
+
         Raises:
             ValueMissing: it was pruned; run the pipeline again to have it made again.
+            OutputError: the step left none.
         """
+        if self._entry["items"] is not None and self._entry["state"] in ("ran", "reused"):
+            return [item.output.load() for item in self._items if item.state in ("ran", "reused")]
         loaded = {name: self._store.get(value) for name, value in self.values.items()}
         return loaded[""] if set(loaded) == {""} else loaded
 
 
 class StepResult:
-    """One step of a finished run: `run["train"]`."""
+    """One step of a finished run: `run["train"]`; of a mapped one `run["score[3]"]` is an item."""
 
-    def __init__(self, store: Store, entry: Mapping[str, Json]) -> None:
+    def __init__(
+        self, store: Store, entry: Mapping[str, Json], items: Sequence[StepResult] = ()
+    ) -> None:
         self._store = store
         self._entry = entry
+        self.items = items
 
     def __repr__(self) -> str:
         return f"<step '{self.name}': {self.state}>"
@@ -116,7 +136,7 @@ class StepResult:
     @property
     def output(self) -> StoredOutput:
         """What it returned."""
-        return StoredOutput(self._store, self._entry)
+        return StoredOutput(self._store, self._entry, self.items)
 
     @property
     def reasons(self) -> list[Reason]:
@@ -130,8 +150,8 @@ class StepResult:
 
     @property
     def duration(self) -> float:
-        """Seconds that its function ran, here or, if reused, then."""
-        return float(self._entry["duration_s"] or 0)
+        """Seconds that its function ran, here or, if reused, then; of all items together."""
+        return sum((item.duration for item in self.items), float(self._entry["duration_s"] or 0))
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -197,10 +217,13 @@ class Run:
     def __getitem__(self, step: str) -> StepResult:
         if step not in self._entries:
             raise KeyError(f"run '{self.name}' has no step '{step}'; see .graph")
-        return StepResult(self._store, self._entries[step])
+        entry = self._entries[step]
+        names = (f"{step}[{index}]" for index in range(entry["items"] or 0))
+        items = [self[name] for name in names if name in self._entries]
+        return StepResult(self._store, entry, items)
 
     def __iter__(self) -> Iterator[StepResult]:
-        return (StepResult(self._store, entry) for entry in self._document["nodes"])
+        return (self[name] for name in self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -250,6 +273,11 @@ class Run:
         }
 
     @property
+    def warnings(self) -> list[str]:
+        """What was not as one may have thought, though the run went on."""
+        return list(self._document["warnings"])
+
+    @property
     def started(self) -> datetime:
         """When it started."""
         return datetime.fromtimestamp(self._document["started"], UTC)
@@ -295,9 +323,10 @@ class Runs:
     def filter(self, *, state: str | None = None, limit: int = 20, **params: Any) -> list[Run]:
         """Return the newest runs with a state, or with certain values of parameters."""
         found: list[Run] = []
+        asked = {name: plain(value) for name, value in params.items()}.items()
         for run in self:
             fits = state is None or run.state == state
-            if fits and all(run.params.get(name) == value for name, value in params.items()):
+            if fits and all(run.params.get(name) == value for name, value in asked):
                 found.append(run)
                 if len(found) >= limit:
                     break

@@ -11,15 +11,33 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from pathlib import PurePath
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    overload,
+)
 
 from prefect_mlpipe.active import active_tracer
-from prefect_mlpipe.core.annotations import Fields, declared_fields, resolve_annotations
-from prefect_mlpipe.errors import InvalidStep
+from prefect_mlpipe.core.annotations import Fields, bare, declared_fields, resolve_annotations
+from prefect_mlpipe.core.files import File, Folder
+from prefect_mlpipe.core.reach import label_of_module
+from prefect_mlpipe.errors import InvalidStep, StepTimedOut
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -39,7 +57,11 @@ _REFUSED = {
     "result_storage_key": "the store names what it holds",
     "result_serializer": "the format follows from the type; register a format for a new one",
     "cache_result_in_memory": "outputs go through the store; nothing to set",
+    "task_run_name": "a task run is called what its node is called: {step}.with_options(name=...)",
 }
+
+
+_NAME = re.compile(r"[^/#\[\]\s][^/#\[\]\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +128,12 @@ class Step(Generic[P, R]):
         self._scope = scope
         functools.update_wrapper(self, fn)
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        raise InvalidStep(
-            f"Step '{self.name}' is a method of class '{owner.__name__}'.",
-            {"defined as": f"{owner.__qualname__}.{name}"},
-            "Make it a plain function that takes what it needs as arguments.",
-        )
-
     def __repr__(self) -> str:
         return f"<step '{self.name}'>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: annotations resolved, not the names around that served to."""
+        return {**self.__dict__, "_annotations": self._annotations, "_scope": None}
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -137,8 +156,7 @@ class Step(Generic[P, R]):
         Args:
             args: arguments of the step, by position.
             kwargs: arguments by name; also `allowed_failures`, a count or (as a float below 1) a
-                share of
-                items that may fail, and `drop_failed`, whether a step that takes the list gets it
+                share of items that may fail, and `drop_failed`, whether a step that takes the list gets it
                 without the failed ones.
 
         Raises:
@@ -174,14 +192,23 @@ class Step(Generic[P, R]):
         return self.fn
 
     @property
+    def __mlpipe_effects__(self) -> list[str]:
+        """What the return annotation does: the kind and names of the declared fields."""
+        known = getattr(self.fn, "__mlpipe_effects__", None)
+        if known is not None:
+            return list(known)
+        return [] if self.fields is None else [self.fields.kind, *self.fields.names]
+
+    @property
     def name(self) -> str:
         """Name of the step's nodes."""
         return self.options.name
 
-    @property
+    @functools.cached_property
     def qualified_name(self) -> str:
-        """Module-qualified name of the function."""
-        return f"{self.fn.__module__}.{self.fn.__qualname__}"
+        """Module-qualified name of the function, the same for a script as when it is imported."""
+        names = getattr(inspect.unwrap(self.fn), "__globals__", {"__name__": self.fn.__module__})
+        return f"{label_of_module(names)}.{self.fn.__qualname__}"
 
     @property
     def compute(self) -> str | None:
@@ -267,6 +294,38 @@ class Signature:
         return fn(*bound.args, **bound.kwargs)
 
 
+_FILES = {File, Folder}
+
+
+def adopt_files(step: Step[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Turn strings and paths of parameters that are declared `File` or `Folder` into these.
+
+    Raises:
+        InvalidStep: an argument is `unmapped`, which only `map` understands.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, str | PurePath):
+            declared = _declared_file(step.declared_type(name))
+            if declared is not None:
+                arguments[name] = declared(value)
+        elif type(value) is unmapped:
+            raise InvalidStep(
+                f"Step '{step.name}' was called with unmapped(...), which is for map.",
+                {"argument": name},
+                "Pass the value itself.",
+            )
+    return arguments
+
+
+def _declared_file(annotation: Any) -> Any:
+    """Return `File` or `Folder` if a parameter is declared as that, or as that or nothing."""
+    annotation = bare(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        annotation = bare(members[0]) if len(members) == 1 else None
+    return annotation if annotation in _FILES else None
+
+
 class unmapped(Generic[T]):
     """Marks an argument of `map` that is the same for every item, though it is a list."""
 
@@ -283,7 +342,7 @@ def _plain_map(step: Step[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
     kwargs = {k: v for k, v in kwargs.items() if k not in ("allowed_failures", "drop_failed")}
     bound = step.signature.bind(args, kwargs)
     lists = {
-        name: value for name, value in bound.items() if isinstance(value, list | tuple | range)
+        name: value for name, value in bound.items() if type(value) in (list, tuple, range)
     }
     count = common_length(step.name, {name: len(value) for name, value in lists.items()})
     fixed = {
@@ -361,13 +420,12 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         InvalidStep: the function or an option cannot be a step's, with the way out.
     """
     if fn is None:
-        scope_depth = 1
 
         def decorate(fn: Callable[..., Any]) -> Step[..., Any]:
-            return _make(fn, options, _local_names(fn, scope_depth + 1))
+            return _make(fn, options, local_names(fn, 2))
 
         return decorate
-    return _make(fn, options, _local_names(fn, 2))
+    return _make(fn, options, local_names(fn, 2))
 
 
 def _make(
@@ -378,33 +436,37 @@ def _make(
     return Step(fn, _merge(defaults, {k: v for k, v in options.items() if v is not None}), scope)
 
 
-def _local_names(fn: Any, depth: int) -> Mapping[str, Any] | None:
-    """Return the names around a function inside another: its annotations may use them."""
+def local_names(fn: Any, depth: int) -> Mapping[str, Any] | None:
+    """Return the names around a function inside another that its annotations use."""
     if "<locals>" not in getattr(fn, "__qualname__", ""):
         return None
-    return dict(sys._getframe(depth).f_locals)
+    spelled = [text for text in fn.__annotations__.values() if isinstance(text, str)]
+    used = set(re.findall(r"\w+", " ".join(spelled)))
+    return {n: value for n, value in sys._getframe(depth).f_locals.items() if n in used}
 
 
 def _refuse_function(fn: Any) -> None:
     name = getattr(fn, "__name__", repr(fn))
+    found = _not_a_function(fn, name)
+    if found is None and "wait_for" in inspect.signature(fn).parameters:
+        found = "given a parameter called 'wait_for', which Prefect reserves", "Rename it."
+    if found is not None:
+        raise InvalidStep(f"Step '{name}' is {found[0]}.", {}, found[1])
+
+
+def _not_a_function(fn: Any, name: str) -> tuple[str, str] | None:
+    """Return what something is instead of a plain function, and the way out."""
     if isinstance(fn, Step):
-        raise InvalidStep(f"'{name}' is a step already.", {}, "Use with_options(...) for a copy.")
-    if isinstance(fn, staticmethod | classmethod | property) or inspect.ismethod(fn):
-        what, advice = "a method", "Make it a plain function that takes what it needs as arguments."
-    elif inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        what, advice = "a generator", "Return a list; to go through it item by item, use map."
-    elif not callable(fn) or isinstance(fn, type):
-        what, advice = f"a {type(fn).__name__}", "Decorate a function."
-    else:
-        parameters = inspect.signature(fn).parameters
-        if "wait_for" in parameters:
-            raise InvalidStep(
-                f"Step '{name}' has a parameter called 'wait_for', which Prefect reserves.",
-                {},
-                "Rename the parameter.",
-            )
-        return
-    raise InvalidStep(f"Step '{name}' is {what}.", {}, advice)
+        return "a step already", "Use with_options(...) for a copy."
+    around = getattr(fn, "__qualname__", name).rpartition(".")[0]
+    in_class = bool(around) and not around.endswith("<locals>")
+    if isinstance(fn, staticmethod | classmethod | property) or inspect.ismethod(fn) or in_class:
+        return "a method", "Make it a plain function that takes what it needs as arguments."
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        return "a generator", "Return a list; to go through it item by item, use map."
+    if not callable(fn) or isinstance(fn, type) or not hasattr(fn, "__qualname__"):
+        return f"a {type(fn).__name__}", "Decorate a function."
+    return None
 
 
 @functools.cache
@@ -417,6 +479,12 @@ def _task_options() -> frozenset[str]:
 def _merge(options: StepOptions, changes: Mapping[str, Any]) -> StepOptions:
     """Return options with changes checked and put where they belong."""
     name = changes.get("name") or options.name
+    if not _NAME.fullmatch(name):
+        raise InvalidStep(
+            f"A step cannot be called '{name}'.",
+            {},
+            "Take a name without '/', '#', '[' and ']': they stand for groups, calls and items.",
+        )
     own: dict[str, Any] = {}
     task = dict(options.task)
     for option, value in changes.items():
@@ -439,14 +507,25 @@ def _merge(options: StepOptions, changes: Mapping[str, Any]) -> StepOptions:
     own["version"] = None if (v := own.get("version", options.version)) is None else str(v)
     own["reads"] = tuple(own.get("reads", options.reads))
     own["ignore"] = frozenset(own.get("ignore", options.ignore))
+    own["resources"] = own.get("resources", options.resources) or Resources()
+    own["name"] = name
     return replace(options, **own, task=task)
 
 
 def run_function(step: Step[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Call a step's function with bound arguments; an `async def` runs in a loop of its own."""
     result = step.signature.call(step.fn, arguments)
-    return asyncio.run(_await(result)) if inspect.isawaitable(result) else result
+    return _finished(result) if inspect.isawaitable(result) else result
 
 
-async def _await(awaitable: Any) -> Any:
-    return await awaitable
+def _finished(awaitable: Any) -> Any:
+    async def wait() -> Any:
+        return await awaitable
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(wait())
+    # This thread's loop is running already, as in a notebook: the step gets a thread for its own.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(copy_context().run, asyncio.run, wait()).result()

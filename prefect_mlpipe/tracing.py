@@ -18,8 +18,6 @@ from typing import Any, TypeVar
 from prefect.futures import PrefectFuture
 
 from prefect_mlpipe import active
-from prefect_mlpipe.core.annotations import bare
-from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.graph import (
     Graph,
     Node,
@@ -29,10 +27,10 @@ from prefect_mlpipe.core.graph import (
 )
 from prefect_mlpipe.core.graph import Mapping as NodeMapping
 from prefect_mlpipe.errors import InvalidPipeline, InvalidStep, PipelineCircle
-from prefect_mlpipe.steps import Step, common_length, unmapped
+from prefect_mlpipe.steps import Step, adopt_files, common_length, unmapped
 
 T = TypeVar("T")
-Resolver = Callable[[Sequence[Output]], Mapping[Output, Any]]
+Resolver = Callable[[Sequence[Output]], Sequence[Any]]
 
 # A Prefect task that is handed an output takes it for one of its own futures, asks it for its
 # state, and so gets the error that says `resolve`, instead of running with a promise.
@@ -58,7 +56,7 @@ class Tracer:
 
     Args:
         graph: where nodes are added.
-        resolver: returns the values of outputs at a barrier.
+        resolver: returns the values of outputs at a barrier, in their order.
     """
 
     def __init__(self, graph: Graph, resolver: Resolver) -> None:
@@ -66,8 +64,8 @@ class Tracer:
         self.thread = get_ident()
         self._resolver = resolver
         self._group = ""
+        self._after: tuple[Any, ...] = ()
         self._bodies: list[Any] = []
-        self._computes: list[str | None] = []
 
     def run(self, pipeline: Any, body: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         """Call the body and return what it returned, outputs inside."""
@@ -81,29 +79,30 @@ class Tracer:
 
     def call(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Output:
         """Add a node for a call and return the promise of its value."""
-        after = step._after
+        after = self._after + step._after
         if "wait_for" in kwargs:
             kwargs = dict(kwargs)
-            after += tuple(kwargs.pop("wait_for") or ())
+            after += _several(kwargs.pop("wait_for"))
         arguments = adopt_files(step, step.signature.bind(args, kwargs))
-        node = self.graph.add(step, self._group, arguments, _nodes(step, after) if after else ())
+        node = self.graph.add(step, self._group, arguments, _nodes(step.name, after))
         return Output(node, None, self.resolve)
 
     def map(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Output:
         """Add a mapped node and return the promise of its list."""
         kwargs = dict(kwargs)
         allowed, drop = kwargs.pop("allowed_failures", 0), kwargs.pop("drop_failed", False)
-        after = step._after + tuple(kwargs.pop("wait_for", ()))
+        _refuse_allowed(step, allowed)
+        after = self._after + step._after + _several(kwargs.pop("wait_for", None))
         bound = step.signature.bind(args, kwargs)
-        lists = [n for n, v in bound.items() if isinstance(v, list | tuple | range | Output)]
-        sizes = {n: len(bound[n]) for n in lists if not isinstance(bound[n], Output)}
+        lists = [n for n, v in bound.items() if type(v) in (list, tuple, range, Output)]
+        sizes = {n: len(bound[n]) for n in lists if type(bound[n]) is not Output}
         if sizes or not lists:
             common_length(step.name, sizes)
         arguments = {n: v.value if isinstance(v, unmapped) else v for n, v in bound.items()}
         for name in sizes:
             arguments[name] = list(arguments[name])
         mapped = NodeMapping(tuple(lists), allowed, drop)
-        node = self.graph.add(step, self._group, arguments, _nodes(step, after), mapped)
+        node = self.graph.add(step, self._group, arguments, _nodes(step.name, after), mapped)
         return Output(node, None, self.resolve)
 
     def inline(self, pipeline: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -122,47 +121,56 @@ class Tracer:
                 "Break the circle: a pipeline can only contain others.",
             )
         pipeline.refuse_run_options()
-        before = self._group
-        self._group = self.graph.unique(before + pipeline.group_name, pipeline.body) + "/"
+        before = self._group, self._after
+        name = self.graph.unique(self._group + pipeline.group_name, pipeline.body)
+        after = _several(kwargs.pop("wait_for", None))
+        arguments = pipeline.bind_inline(args, kwargs)
+        self.graph.computes = {**pipeline.options.compute, **self.graph.computes}
+        self._group, self._after = name + "/", self._after + after
         try:
-            return self.run(pipeline, pipeline.body, pipeline.bind_inline(args, kwargs))
+            return self.run(pipeline, pipeline.body, arguments)
         finally:
-            self._group = before
+            self._group, self._after = before
 
     def resolve(self, value: Any) -> Any:
         """Return a value with its outputs replaced by what they stand for."""
         outputs = outputs_in(value)
         if not outputs:
             return value
-        values = self._resolver(outputs)
-        return replace_outputs(value, values.__getitem__)
+        values = iter(self._resolver(outputs))
+        return replace_outputs(value, lambda _: next(values))  # it meets them in the same order
 
 
-def _nodes(step: Step[..., Any], after: Sequence[Any]) -> tuple[Node, ...]:
-    nodes = []
+def _several(earlier: Any) -> tuple[Any, ...]:
+    """Return what stands in `wait_for`: one output, or several in a list."""
+    if earlier is None:
+        return ()
+    return tuple(earlier) if type(earlier) in (list, tuple) else (earlier,)
+
+
+def _refuse_allowed(step: Step[..., Any], allowed: Any) -> None:
+    is_count = isinstance(allowed, int) and allowed >= 0
+    if is_count or (isinstance(allowed, float) and 0 <= allowed <= 1):
+        return
+    raise InvalidStep(
+        f"Step '{step.name}' was mapped with allowed_failures={allowed!r}.",
+        {},
+        "Give how many items may fail, as an int, or which share of them, as a float up to 1.0.",
+    )
+
+
+def _nodes(step: str, after: Sequence[Any]) -> tuple[Node, ...]:
+    nodes: list[Node] = []
     for earlier in after:
         outputs = outputs_in(earlier)
         if not outputs:
             raise InvalidStep(
-                f"Step '{step.name}' is to run after something that is not an output of a step.",
+                f"Step '{step}' is to run after something that is not an output of a step.",
                 {"found": f"{type(earlier).__name__} {earlier!r}"[:120]},
                 "Pass what a step call returned in this pipeline body.",
             )
         nodes += [output._mlpipe_node for output in outputs]
-    return tuple(dict.fromkeys(nodes))
-
-
-_FILES = {File, Folder}
-
-
-def adopt_files(step: Step[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Turn strings and paths of parameters that are declared `File` or `Folder` into these."""
-    for name, value in arguments.items():
-        if isinstance(value, str) or hasattr(value, "__fspath__"):
-            declared = bare(step.declared_type(name))
-            if declared in _FILES and not isinstance(value, declared):
-                arguments[name] = declared(value)
-    return arguments
+    return tuple(dict.fromkeys(nodes)) if nodes else ()
 
 
 def refuse_iterators(pipeline: str, arguments: Mapping[str, Any]) -> None:

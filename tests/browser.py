@@ -158,7 +158,7 @@ class Browser:
             return RunPage(head, tabs, png, page.decode(canvas))
 
 
-def settle(look: Callable[[], object], still_s: float = 1.0) -> None:
+def settle(look: Callable[[], object], still_s: float = 0.7) -> None:
     """Wait until what `look` sees has not changed for a while: a page has no word for 'ready'."""
     deadline = time.monotonic() + LOOK_S
     seen, since = look(), time.monotonic()

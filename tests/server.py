@@ -62,10 +62,18 @@ def running_server(home: Path) -> Iterator[Server]:
 @pytest.fixture
 def api(prefect_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The session's server as Prefect's API, in this process and in those that it starts."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
 
     monkeypatch.setenv("PREFECT_API_URL", prefect_server.api_url)
-    with temporary_settings({PREFECT_API_URL: prefect_server.api_url}):
+    settings = {
+        PREFECT_API_URL: prefect_server.api_url,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # a plain flow lasts a second less
+    }
+    with temporary_settings(settings):
         yield prefect_server
 
 

@@ -1,32 +1,38 @@
 """Runs calls as native Prefect task runs, so that the engine of Prefect gives a step its retries,
 timeouts, concurrency limits, hooks, logs and artifacts.
 
-Knows Prefect's task engine. Knows nothing of graphs: it gets a call and the ids of the task runs
-above it. `ComputeTaskRunner` is a `TaskRunner` as any and can be used in an ordinary flow; its
-settings are one frozen object, so a copy cannot forget one.
+Knows Prefect's task engine and the threads it runs on. Knows nothing of graphs: it gets a call and
+the ids of the task runs above it.
+
+The task run is made here and not by Prefect's engine, which would tell the API of one more state
+(Pending) and search all arguments for futures. It is no `TaskRunner` either: those hand out
+futures that ask the API for the state, and one task run at a time would wait in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Iterable
-from functools import partial
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRunResult
-from prefect.futures import PrefectConcurrentFuture, PrefectFuture
-from prefect.results import ResultRecord
-from prefect.states import Completed
-from prefect.task_engine import run_task_async, run_task_sync
-from prefect.task_runners import TaskRunner
-from pydantic import BaseModel, ConfigDict
+from prefect.client.schemas.objects import State, TaskRun, TaskRunPolicy, TaskRunResult
+from prefect.context import FlowRunContext, TagsContext
+from prefect.exceptions import Abort
+from prefect.results import ResultRecord  # type: ignore[attr-defined]
+from prefect.states import Completed, Pending
+from prefect.task_engine import TaskRunTimeoutError, run_task_sync
 
-from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads, compute_of
-from prefect_mlpipe.compute.threads import DaemonPool
+from prefect_mlpipe.compute.errors import slimmed, stand_in
+from prefect_mlpipe.compute.targets import Target, compute_of
+from prefect_mlpipe.compute.threads import Pools
 from prefect_mlpipe.engine.calls import Done, InputLost, StepCall, execute
 from prefect_mlpipe.engine.queue import Outcome
 from prefect_mlpipe.engine.steprun import StepRun
@@ -34,105 +40,48 @@ from prefect_mlpipe.errors import RunCancelled, StepFailed, StepTimedOut
 from prefect_mlpipe.reporting.events import task_run_ids
 from prefect_mlpipe.steps import Step
 
-
-class ComputeSettings(BaseModel):
-    """All settings of a `ComputeTaskRunner`: name → target."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    computes: dict[str, Target] = {DEFAULT: Threads()}
+Closing = Callable[[UUID, str, str], object]
 
 
-class StepTask(Task[..., Any]):
-    """The task of one call: knows the compute that it is to run on."""
+class Try:
+    """One task run's call. Not a dataclass: Prefect looks into those for futures, item by item.
 
-    compute: str = DEFAULT
-
-
-class ComputeTaskRunner(TaskRunner[PrefectConcurrentFuture[Any]]):
-    """Runs each task on the compute that it asks for; plain tasks on `default`.
-
-    Args:
-        settings: name → target.
+    Attributes:
+        call: what is run.
+        given_up: whether nobody waits for it any more. Its thread cannot be stopped, but nothing
+            starts again in it and nothing more is told of it.
+        future: holds the thread's work.
     """
 
-    def __init__(self, settings: ComputeSettings | None = None) -> None:
-        super().__init__()
-        self.settings = settings or ComputeSettings()
-        self._pools: dict[str, DaemonPool] = {}
+    __slots__ = ("call", "future", "given_up")
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ComputeTaskRunner) and self.settings == other.settings
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.settings,))
-
-    def duplicate(self) -> ComputeTaskRunner:
-        """Return a new runner with the same settings, not started."""
-        return type(self)(self.settings)
-
-    def submit(  # type: ignore[override]
-        self,
-        task: Task[..., Any],
-        parameters: dict[str, Any],
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
-        dependencies: dict[str, set[Any]] | None = None,
-    ) -> PrefectConcurrentFuture[Any]:
-        """Start a task run on its compute."""
-        if not self._started:
-            raise RuntimeError("The task runner must be started before submitting work.")
-        (task_run_id,) = task_run_ids(1)
-        run = run_task_async if task.isasync else run_task_sync
-        engine = partial(
-            run,
-            task=task,
-            task_run_id=task_run_id,
-            parameters=parameters,
-            wait_for=wait_for,
-            return_type="state",
-            dependencies=dependencies,
-        )
-        # The context has the flow run, the client and the settings; each task run needs a copy.
-        call = partial(
-            contextvars.copy_context().run, _run_coroutine if task.isasync else _call, engine
-        )
-        pool = self._pool(getattr(task, "compute", DEFAULT))
-        return PrefectConcurrentFuture(task_run_id=task_run_id, wrapped_future=pool.submit(call))
-
-    def _pool(self, compute: str) -> DaemonPool:
-        if compute not in self._pools:
-            target = self.settings.computes.get(compute)
-            workers = target.max_workers if isinstance(target, Threads) else None
-            self._pools[compute] = DaemonPool(workers, f"mlpipe-{compute}")
-        return self._pools[compute]
-
-    def abandon(self, compute: str, future: PrefectConcurrentFuture[Any]) -> None:
-        """Give up a task run whose thread cannot be stopped."""
-        self._pools[compute].abandon(future.wrapped_future)
-
-    def __exit__(self, *error: Any) -> None:
-        for pool in self._pools.values():
-            pool.close()
-        self._pools.clear()
-        super().__exit__(*error)
-
-
-def _call(engine: Any) -> Any:
-    return engine()
-
-
-def _run_coroutine(engine: Any) -> Any:
-    return asyncio.run(engine())
+    def __init__(self, call: StepCall) -> None:
+        self.call = call
+        self.given_up = False
+        self.future: Future[Any] | None = None
 
 
 class FlowRunner:
-    """Runs the calls of one flow run as task runs."""
+    """Runs the calls of one flow run as task runs on threads.
 
-    def __init__(self, task_runner: ComputeTaskRunner) -> None:
-        self._task_runner = task_runner
-        self._futures: dict[StepRun, PrefectConcurrentFuture[Any]] = {}
+    Args:
+        context: the flow run.
+        computes: name → target; every compute is taken by threads of this process.
+        closing: told of task runs (id, state, message) that Prefect's engine will not end.
+    """
+
+    def __init__(
+        self, context: FlowRunContext, computes: Mapping[str, Target], closing: Closing
+    ) -> None:
+        assert context.flow_run is not None
+        self._flow_context = context
+        self._flow_run_id = context.flow_run.id
+        self._closing = closing
+        self._pools = Pools(computes)
+        self._base = contextvars.copy_context()  # has client, settings and tags of the flow run
+        self._tags = tuple(TagsContext.get().current_tags)
+        self._tasks: dict[Step[..., Any], Task[..., Any]] = {}
+        self._tries: dict[StepRun, Try] = {}
 
     def inline(self, run: StepRun, call: StepCall) -> Outcome | None:
         """Never: task runs are submitted, so that cancellation is noticed while one runs."""
@@ -140,68 +89,155 @@ class FlowRunner:
 
     def submit(self, run: StepRun, call: StepCall, outcomes: SimpleQueue[Any]) -> None:
         """Start a call as a task run."""
-        parents = {TaskRunResult(id=i) for i in parent_ids(run)}
+        attempt = self._tries[run] = Try(call)
         submission = run.submission
-        future = self._task_runner.submit(
-            self._task(run, call.attempt), {"call": call}, dependencies={"call": parents}
-        )
-        run.task_run_id = future.task_run_id
-        self._futures[run] = future
-        future.add_done_callback(lambda done: outcomes.put(_outcome(run, submission, done)))
+        task = self._task(run.node.step, call.attempt)
+        task_run = self._task_run(task, run.name, parent_ids(run))
+        run.task_run_id = task_run.id
+        context = self._base.copy()
 
-    def _task(self, run: StepRun, attempts: int) -> StepTask:
-        step, name = run.node.step, run.name
-        options = {"name": name, "task_run_name": name, **step.options.task}
-        if attempts:  # tries of an abandoned task run count
-            options["retries"] = max(0, step.options.retries - attempts)
-        task = StepTask(_named(step), cache_policy=NO_CACHE, persist_result=False, **options)
-        task.compute = compute_of(run.node)
+        def work() -> None:
+            outcome = context.run(self._drive, task, task_run, attempt)
+            self._tries.pop(run, None)
+            if not attempt.given_up:
+                outcomes.put(Outcome(run, submission, *outcome))
+
+        attempt.future = self._pools.of(compute_of(run.node)).submit(work)
+
+    def _drive(
+        self, task: Task[..., Any], task_run: TaskRun, attempt: Try
+    ) -> tuple[Done | None, BaseException | None]:
+        # A copy: what Prefect notes there of results would be kept until the flow ends.
+        own = self._flow_context.model_copy(update={"run_results": {}, "task_run_assets": {}})
+        try:
+            with own:
+                parameters = {"attempt": attempt}
+                state = run_task_sync(task, None, task_run, parameters, return_type="state")
+        except BaseException as error:
+            # Prefect's engine raises what is no Exception, such as SystemExit. It is the end of
+            # this step, not of the pipeline's process.
+            return None, stand_in(error, task_run.name, "it would end the process")
+        return _read(task, task_run.name, cast("State[Any]", state))
+
+    def _task(self, step: Step[..., Any], attempts: int) -> Task[..., Any]:
+        if step not in self._tasks:
+            self._tasks[step] = step_task(step)
+        task = self._tasks[step]
+        if attempts:  # tries of a task run that was given up count
+            task = copy.copy(task)
+            task.retries = max(0, task.retries - attempts)
         return task
+
+    def _task_run(self, task: Task[..., Any], name: str, parents: Iterable[UUID]) -> TaskRun:
+        (new_id,) = task_run_ids(1)
+        state: State[Any] = Pending()
+        state.state_details.task_run_id = new_id
+        state.state_details.flow_run_id = self._flow_run_id
+        return TaskRun(
+            id=new_id,
+            name=name,
+            flow_run_id=self._flow_run_id,
+            task_key=task.task_key,
+            dynamic_key=str(new_id),
+            task_version=task.version,
+            empirical_policy=TaskRunPolicy(
+                retries=task.retries,
+                retry_delay=task.retry_delay_seconds,
+                retry_jitter_factor=task.retry_jitter_factor,
+            ),
+            tags=[*{*task.tags, *self._tags}],
+            # One input: the graph repeats a parent for each input that the parent has.
+            task_inputs={"inputs": [TaskRunResult(id=parent) for parent in parents]},
+            expected_start_time=state.timestamp,
+            state_id=state.id,
+            state_type=state.type,
+            state_name=state.name,
+            state=state,
+            created=state.timestamp,
+            updated=state.timestamp,
+        )
 
     def abandon(self, run: StepRun, state: str, message: str) -> None:
         """Give up a call: its thread cannot be stopped, but its result will be dropped."""
-        future = self._futures.pop(run)
-        self._task_runner.abandon(compute_of(run.node), future)
+        attempt = self._tries.pop(run, None)
+        if attempt is None:
+            return  # it has just ended
+        attempt.given_up = True
+        attempt.call.recorded = False
+        assert attempt.future is not None
+        if self._pools.of(compute_of(run.node)).abandon(attempt.future):
+            self._closing(run.task_run_id, state, message)
+        else:
+            run.task_run_id = None  # it never began: Prefect knows nothing of it
 
     def close(self) -> None:
-        """Nothing of its own: the flow closes the task runner."""
+        """Let the threads end."""
+        self._pools.close()
 
 
-def parent_ids(run: StepRun) -> list[Any]:
+def parent_ids(run: StepRun) -> list[UUID]:
     """Return the ids of the task runs above; a mapped node stands for its items."""
     parents = run.group.parents if run.group is not None and not run.parents else run.parents
     return [parent.task_run_id for parent in parents if parent.task_run_id is not None]
 
 
-def _named(step: Step[..., Any]) -> Any:
-    """Return the function of the task: runs a call, and is called what the step is called."""
+def step_task(step: Step[..., Any]) -> Task[..., Any]:
+    """Return the task that runs calls of a step; it is called what the step is called."""
 
-    def run_step(call: StepCall) -> Any:
-        return run_call(call)
+    def run_step(attempt: Try) -> Any:
+        return run_try(attempt)
 
     run_step.__name__ = step.fn.__name__
     run_step.__qualname__ = step.fn.__qualname__
     run_step.__module__ = step.fn.__module__
     run_step.__doc__ = step.fn.__doc__
-    return run_step
+    options = {"name": step.name, **step.options.task}
+    if step.options.retries:
+        options["retry_condition_fn"] = _retry_condition(options.get("retry_condition_fn"))
+    return Task(run_step, cache_policy=NO_CACHE, persist_result=False, **options)
 
 
-def run_call(call: StepCall) -> Any:
+def _retry_condition(condition: Callable[..., Any] | None) -> Callable[..., bool]:
+    """Return a condition that never tries again what was given up."""
+
+    def wanted(task: Any, task_run: Any, state: Any) -> bool:
+        attempt = _running.get()
+        if attempt is not None and attempt.given_up:
+            return False
+        if condition is None:
+            return True
+        answer = condition(task, task_run, state)
+        return bool(asyncio.run(_awaited(answer)) if inspect.isawaitable(answer) else answer)
+
+    return wanted
+
+
+async def _awaited(answer: Any) -> Any:
+    return await answer
+
+
+_running: contextvars.ContextVar[Try | None] = contextvars.ContextVar(
+    "prefect_mlpipe_try", default=None
+)
+
+
+def run_try(attempt: Try) -> Any:
     """Run a call inside a task run."""
+    _running.set(attempt)
     try:
-        return execute(call)
+        return execute(attempt.call)
     except InputLost as lost:
         # Not a failure: it must not count as a try. The engine has the input made, then sends it
         # again.
         return Completed(name="Deferred", message=f"waits: {lost}", data=lost)
+    finally:
+        if attempt.given_up:  # its task run was closed: Prefect's engine is to say no more of it
+            raise Abort("the run does not wait for this step any more")
 
 
-def _outcome(run: StepRun, submission: int, future: PrefectFuture[Any]) -> Outcome:
-    future.wait()
-    return Outcome(run, submission, *_read(run, future.state))
-
-
-def _read(run: StepRun, state: State[Any]) -> tuple[Done | None, BaseException | None]:
+def _read(
+    task: Task[..., Any], name: str, state: State[Any]
+) -> tuple[Done | None, BaseException | None]:
     data: Any = state.data
     if isinstance(data, ResultRecord):
         data = data.result
@@ -209,19 +245,18 @@ def _read(run: StepRun, state: State[Any]) -> tuple[Done | None, BaseException |
         return data, None
     if isinstance(data, InputLost):
         return None, data
-    if state.name == "TimedOut":
-        limit = run.node.step.options.timeout_seconds
+    if isinstance(data, TaskRunTimeoutError):
         return None, StepTimedOut(
-            f"Step '{run.name}' took longer than its timeout.",
-            {"timeout_seconds": limit},
+            f"Step '{name}' took longer than its timeout.",
+            {"timeout_seconds": task.timeout_seconds},
             "Raise timeout_seconds on the step, or give it less to do.",
         )
     if state.is_cancelled():
-        return None, RunCancelled(f"Step '{run.name}' was cancelled: {state.message}")
+        return None, RunCancelled(f"Step '{name}' was cancelled: {state.message}")
     if isinstance(data, BaseException):
-        return None, data
+        return None, slimmed(data, name)
     return None, StepFailed(
-        f"Step '{run.name}' ended as {state.name}.",
+        f"Step '{name}' ended as {state.name}.",
         {"message": state.message},
         "See its logs in the Prefect UI.",
     )

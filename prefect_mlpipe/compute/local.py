@@ -13,8 +13,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
-from prefect_mlpipe.compute.targets import Target, Threads, compute_of
-from prefect_mlpipe.compute.threads import DaemonPool
+from prefect_mlpipe.compute.targets import Target, compute_of
+from prefect_mlpipe.compute.threads import DaemonPool, Pools
 from prefect_mlpipe.engine.calls import InputLost, StepCall, execute
 from prefect_mlpipe.engine.queue import Outcome
 from prefect_mlpipe.engine.steprun import StepRun
@@ -25,8 +25,7 @@ class LocalRunner:
     """Runs calls on this process's threads; every compute is taken by threads."""
 
     def __init__(self, computes: Mapping[str, Target]) -> None:
-        self._computes = computes
-        self._pools: dict[str, DaemonPool] = {}
+        self._pools = Pools(computes)
         self._futures: dict[StepRun, tuple[DaemonPool, Future[Any]]] = {}
 
     def inline(self, run: StepRun, call: StepCall) -> Outcome | None:
@@ -35,17 +34,10 @@ class LocalRunner:
 
     def submit(self, run: StepRun, call: StepCall, outcomes: SimpleQueue[Any]) -> None:
         """Run a call on a thread of its compute."""
-        pool = self._pool(compute_of(run.node))
+        pool = self._pools.of(compute_of(run.node))
         submission = run.submission
         future = pool.submit(lambda: outcomes.put(_outcome(run, submission, call)))
         self._futures[run] = (pool, future)
-
-    def _pool(self, compute: str) -> DaemonPool:
-        if compute not in self._pools:
-            target = self._computes.get(compute)
-            workers = target.max_workers if isinstance(target, Threads) else None
-            self._pools[compute] = DaemonPool(workers, f"mlpipe-{compute}")
-        return self._pools[compute]
 
     def abandon(self, run: StepRun, state: str, message: str) -> None:
         """Give up a call: a thread cannot be stopped, but its result will be dropped."""
@@ -54,8 +46,7 @@ class LocalRunner:
 
     def close(self) -> None:
         """Let the threads end."""
-        for pool in self._pools.values():
-            pool.close()
+        self._pools.close()
 
 
 def _outcome(run: StepRun, submission: int, call: StepCall) -> Outcome:

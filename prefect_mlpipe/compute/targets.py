@@ -7,7 +7,7 @@ the names that steps ask for (`@step(compute="gpu")`) to targets; steps that ask
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,13 +41,24 @@ def compute_of(node: Node) -> str:
     return node.step.compute or DEFAULT
 
 
-def refuse_unknown(graph: Graph, computes: Mapping[str, Target]) -> None:
+def adopt_computes(graph: Graph, nodes: Iterable[Node], computes: dict[str, Target]) -> None:
+    """Take up what pipelines in this one define, unless it is defined already; refuse the rest.
+
+    Raises:
+        NoSuchCompute: a node asks for a compute which nobody defined.
+    """
+    for name, target in graph.computes.items():
+        computes.setdefault(name, target)
+    refuse_unknown(nodes, computes)
+
+
+def refuse_unknown(nodes: Iterable[Node], computes: Mapping[str, Target]) -> None:
     """Refuse nodes that ask for a compute which nobody defined.
 
     Raises:
         NoSuchCompute: with the names that are there.
     """
-    for node in graph:
+    for node in nodes:
         name = compute_of(node)
         if name not in computes:
             raise NoSuchCompute(

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
+
+from prefect_mlpipe.compute.targets import Target, Threads
 
 _Work = tuple[Future[Any], Callable[[], Any]] | None
 
@@ -69,13 +71,18 @@ class DaemonPool:
                 if self._work.qsize() == 0:
                     self._idle += 1
 
-    def abandon(self, future: Future[Any]) -> None:
-        """Give up a call: cancel it if it waits, else let another thread take its place."""
+    def abandon(self, future: Future[Any]) -> bool:
+        """Give up a call: cancel it if it waits, else let another thread take its place.
+
+        Returns:
+            Whether it had begun.
+        """
         if future.cancel():
-            return
+            return False
         with self._lock:
             if self._busy.pop(future, None) is not None and not self._closed:
                 self._start()
+        return True
 
     def close(self) -> None:
         """End the threads that are idle; others end with what they are doing. Does not wait."""
@@ -83,3 +90,24 @@ class DaemonPool:
             self._closed = True
             for _ in range(self._threads):
                 self._work.put(None)
+
+
+class Pools:
+    """One pool for each compute, started when it is first asked for."""
+
+    def __init__(self, computes: Mapping[str, Target]) -> None:
+        self._computes = computes
+        self._pools: dict[str, DaemonPool] = {}
+
+    def of(self, compute: str) -> DaemonPool:
+        """Return the pool of a compute."""
+        if compute not in self._pools:
+            target = self._computes.get(compute)
+            workers = target.max_workers if isinstance(target, Threads) else None
+            self._pools[compute] = DaemonPool(workers, f"mlpipe-{compute}")
+        return self._pools[compute]
+
+    def close(self) -> None:
+        """Let all threads end. Does not wait."""
+        for pool in self._pools.values():
+            pool.close()

@@ -186,4 +186,9 @@ def _alternatives(annotation: Any) -> list[type] | None:
 
 
 def _has_subclass_hook(cls: type) -> bool:
-    return "__subclasscheck__" in type(cls).__dict__ or "__subclasshook__" in cls.__dict__
+    """Return whether the class, or its metaclass, decides itself what counts as one of it."""
+    metaclasses = (meta for meta in type(cls).__mro__ if meta not in (type, object))
+    hooks = {"__subclasscheck__", "__instancecheck__"}
+    if any(not hooks.isdisjoint(vars(meta)) for meta in metaclasses):
+        return True
+    return any("__subclasshook__" in vars(base) for base in cls.__mro__ if base is not object)

@@ -94,7 +94,7 @@ def elements(encoder: Encoder, array: Array) -> list[Piece]:
 def _as_octets(array: Array) -> memoryview:
     if array.nbytes == 0:
         return memoryview(b"")
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _in_blocks(array: Array) -> bytes:
@@ -113,37 +113,31 @@ def _in_blocks(array: Array) -> bytes:
     return hasher.digest()
 
 
-def _header(kind: str, array: Array) -> list[Piece]:
-    return [text(kind), dtype(array.dtype), scalar(array.shape)]
-
-
 def _array(encoder: Encoder, array: Array) -> Sequence[Piece]:
-    return [*_header("numpy.ndarray", array), *elements(encoder, array)]
+    header = (dtype(array.dtype), scalar(array.shape))
+    return record("numpy.ndarray", *header, *elements(encoder, array))
 
 
 def _array_subclass(encoder: Encoder, array: Array) -> Sequence[Piece]:
-    plain = array.view(np.ndarray)
-    kind, state = encoder.encode(type(array)), encoder.encode(getattr(array, "__dict__", None) or None)
-    return [*_header("numpy.subclass", plain), kind, *elements(encoder, plain), state]
+    kind, state = encoder.encode(type(array)), getattr(array, "__dict__", None) or None
+    plain = _array(encoder, array.view(np.ndarray))
+    return record("numpy.subclass", kind, encoder.encode(state), *plain)
 
 
 def _masked(encoder: Encoder, array: Any) -> Sequence[Piece]:
     # A pickled array comes back with a mask of its full shape, so a missing one counts as that.
     mask = np.ma.getmaskarray(array)
-    return [
-        *_header("numpy.masked", array),
-        encoder.encode(type(array)),
-        *elements(encoder, np.ma.getdata(array).view(np.ndarray)),
-        *elements(encoder, mask.view(np.ndarray)),
-        encoder.encode(array.fill_value),
-    ]
+    parts = (np.ma.getdata(array).view(np.ndarray), mask.view(np.ndarray))
+    plain = [piece for part in parts for piece in _array(encoder, part)]
+    kind, fill = encoder.encode(type(array)), encoder.encode(array.fill_value)
+    return record("numpy.masked", kind, fill, *plain)
 
 
 def _generic(encoder: Encoder, value: Any) -> Sequence[Piece]:
     array = np.asarray(value)
     kind = type(value)
     name = b"" if kind.__module__ == "numpy" else encoder.encode(kind)
-    return [text("numpy.scalar"), dtype(value.dtype), *elements(encoder, array), name]
+    return record("numpy.scalar", name, dtype(value.dtype), *elements(encoder, array))
 
 
 def _ufunc(encoder: Encoder, value: np.ufunc) -> bytes:

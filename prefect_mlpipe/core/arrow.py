@@ -11,7 +11,7 @@ and what lies under a null is 0. So a slice of a larger table equals the same ta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -171,17 +171,21 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return (
+    return bool(
         kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
     )
 
 
 def _is_fixed(kind: pa.DataType) -> bool:
-    return kinds.is_primitive(kind) or kinds.is_decimal(kind) or kinds.is_fixed_size_binary(kind)
+    return bool(
+        kinds.is_primitive(kind) or kinds.is_decimal(kind) or kinds.is_fixed_size_binary(kind)
+    )
 
 
-_LAYOUTS: Final[tuple[tuple[Callable[[pa.DataType], bool], Callable[[Encoder, Any], list[Piece]]], ...]]
-_LAYOUTS = (
+_Layout: TypeAlias = tuple[
+    Callable[[pa.DataType], bool], Callable[[Encoder, pa.Array], list[Piece]]
+]
+_LAYOUTS: Final[tuple[_Layout, ...]] = (
     (kinds.is_boolean, _boolean),
     (_is_text, _text),
     (kinds.is_dictionary, _dictionary),

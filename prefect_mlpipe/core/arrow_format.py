@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]
 from typing_extensions import override
 
 from prefect_mlpipe.core.formats import Bytes, Chunks, Format, Part
@@ -31,7 +31,7 @@ class Arrow(Format):
 
     @override
     def accepts(self, value: object) -> bool:
-        return type(value) is pa.Table and value.num_columns > 0
+        return isinstance(value, pa.Table) and type(value) is pa.Table and value.num_columns > 0
 
     @override
     def exact(self, value: object) -> bool:

@@ -12,6 +12,8 @@ adaptive interpreter, coverage and debuggers write over the instructions.
 from __future__ import annotations
 
 import dis
+import inspect
+import marshal
 import re
 import weakref
 from array import array
@@ -21,7 +23,7 @@ from typing import Any, Final, NamedTuple
 
 from blake3 import blake3
 
-from prefect_mlpipe.core.encode import Encoder, packed, scalar
+from prefect_mlpipe.core.encode import MARSHAL_VERSION, SCALARS, Encoder
 
 # What of the flags changes what a call does: *args, **kwargs, generator, coroutine and the like.
 _FLAGS: Final = 0x4 | 0x8 | 0x20 | 0x80 | 0x100 | 0x200 | 0x1 | 0x2
@@ -85,8 +87,6 @@ def _pair(name: str) -> tuple[int, int] | None:
 _SKIPPED: Final = _operations("NOP", "CACHE", "RESUME", "NOT_TAKEN")
 _PROLOGUE: Final = _operations("MAKE_CELL", "COPY_FREE_VARS")
 _CONST: Final = frozenset(dis.hasconst)
-_NAME: Final = frozenset(dis.hasname)
-_LOCAL: Final = frozenset(dis.haslocal) | frozenset(dis.hasfree)
 _JUMP: Final = frozenset(dis.hasjrel)
 _BACKWARD: Final = frozenset(
     code for name, code in dis.opmap.items() if "BACKWARD" in name or name == "END_ASYNC_FOR"
@@ -102,6 +102,17 @@ _STORE_NAME: Final = dis.opmap["STORE_NAME"]
 _IMPORT: Final = dis.opmap["IMPORT_NAME"]
 _IMPORT_FROM: Final = dis.opmap["IMPORT_FROM"]
 _SHUFFLES: Final = _operations("SWAP", "POP_TOP")
+
+_IS_LOCAL, _IS_NAME, _IS_CONST, _IS_JUMP = 1, 2, 3, 4
+_MEANINGS: Final = [0] * 512
+for _codes, _meaning in (
+    ((*dis.haslocal, *dis.hasfree), _IS_LOCAL),
+    (dis.hasname, _IS_NAME),
+    (dis.hasconst, _IS_CONST),
+    (dis.hasjrel, _IS_JUMP),
+):
+    for _code in _codes:
+        _MEANINGS[_code] = _meaning
 
 # How far the number of a name is shifted by flags of the instruction.
 _SHIFTS: Final = {
@@ -192,49 +203,51 @@ class _Reader:
     def shape(self) -> Shape:
         code = self.code
         fixed = array("q", self._numbers()).tobytes()
-        constants = [self._constant(code.co_consts[index]) for index in self.constants]
+        constants = tuple(self._constant(code.co_consts[index]) for index in self.constants)
+        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
         arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        header = (
-            code.co_flags & _FLAGS,
-            code.co_argcount,
-            code.co_posonlyargcount,
-            code.co_kwonlyargcount,
-            *arguments,
+        names = tuple(self.names)
+        shown = (
+            () if _NAMES_SHOW.isdisjoint(names) else (*code.co_varnames, *code.co_cellvars)
         )
-        shown = (*code.co_varnames, *code.co_cellvars) if _NAMES_SHOW & set(self.names) else ()
-        fields = [scalar(part) for part in (header, shown, tuple(self.names), fixed)]
-        digest = blake3(packed("code", *fields, self._handlers(), *constants)).digest()
+        signature = (code.co_flags & _FLAGS, counts, arguments, shown)
+        fields = (signature, names, fixed, self._handlers(), constants)
+        digest = blake3(marshal.dumps(fields, MARSHAL_VERSION)).digest()
         self.reads_all = self.reads_all or not READS_ALL.isdisjoint(
             chain[0] for chain in self.chains if len(chain) == 1
         )
         return Shape(digest, tuple(self.chains), tuple(self.imports), self.reads_all)
 
-    def _numbers(self) -> Iterator[int]:
+    def _numbers(self) -> list[int]:
         """Number names, constants and invisible locals in the order of their first use."""
-        code, names, constants = self.code, self.names, self.constants
-        variables = self._fixed_variables()
-        ordinals, skip = self.ordinals, False
+        out: list[int] = []
+        constants, variables, ordinals = self.constants, self._fixed_variables(), self.ordinals
+        meanings, dropped = _MEANINGS, self._noise()
         for at, (operation, argument) in enumerate(self.instructions):
-            if skip or self._is_noise(at):
-                skip = not skip
+            if dropped and at in dropped:
                 continue
-            yield operation
-            if operation in _NAME:
-                shift = _SHIFTS.get(operation, 0)
-                name = code.co_names[argument >> shift]
-                yield names.setdefault(name, len(names)) << shift | argument & ((1 << shift) - 1)
-                if operation in _GLOBAL:
-                    self.chains[(name, *self._attributes_after(at))] = None
-                elif operation == _IMPORT:
-                    self._import(at, name)
-            elif operation in _CONST:
-                yield constants.setdefault(argument, len(constants))
-            elif operation in _LOCAL:
-                yield variables.setdefault(argument, len(variables))
-            elif operation in _JUMP:
-                yield ordinals[argument]
-            else:
-                yield argument
+            out.append(operation)
+            meaning = meanings[operation]
+            if meaning == _IS_LOCAL:
+                argument = variables.setdefault(argument, len(variables))
+            elif meaning == _IS_NAME:
+                argument = self._name(at, operation, argument)
+            elif meaning == _IS_CONST:
+                argument = constants.setdefault(argument, len(constants))
+            elif meaning == _IS_JUMP:
+                argument = ordinals[argument]
+            out.append(argument)
+        return out
+
+    def _name(self, at: int, operation: int, argument: int) -> int:
+        shift = _SHIFTS.get(operation, 0)
+        name = self.code.co_names[argument >> shift]
+        if operation in _GLOBAL:
+            self.chains[(name, *self._attributes_after(at))] = None
+        elif operation == _IMPORT:
+            self._import(at, name)
+        number = self.names.setdefault(name, len(self.names))
+        return number << shift | argument & ((1 << shift) - 1)
 
     def _fixed_variables(self) -> dict[int, int]:
         """Number arguments and free variables by position: callers see the one, closures the other."""
@@ -246,11 +259,16 @@ class _Reader:
         fixed = [*range(arguments), *range(first, first + len(code.co_freevars))]
         return {index: number for number, index in enumerate(fixed)}
 
-    def _is_noise(self, at: int) -> bool:
-        following = self.instructions[at + 1 : at + 2]
-        if not following or following[0][0] != _STORE_NAME:
-            return False
-        return self.code.co_names[following[0][1]] in _NOISE
+    def _noise(self) -> frozenset[int]:
+        """Return which instructions of a class body only say where and what it is."""
+        if self.code.co_flags & inspect.CO_OPTIMIZED:
+            return frozenset()
+        stores = (
+            at
+            for at, (operation, argument) in enumerate(self.instructions)
+            if operation == _STORE_NAME and self.code.co_names[argument] in _NOISE
+        )
+        return frozenset(each for at in stores for each in (at - 1, at))
 
     def _attributes_after(self, at: int) -> Iterator[str]:
         for operation, argument in self.instructions[at + 1 : at + 9]:
@@ -258,16 +276,17 @@ class _Reader:
                 return
             yield self.code.co_names[argument >> _SHIFTS.get(operation, 0)]
 
-    def _constant(self, value: object) -> bytes:
+    def _constant(self, value: object) -> object:
+        """Return a scalar as it is, anything else as a pair, which no scalar is."""
+        if type(value) in SCALARS:
+            return value
         if isinstance(value, CodeType):
             inner = shape_of(value)
             self.chains.update(dict.fromkeys(inner.chains))
             self.imports.update(dict.fromkeys(inner.imports))
             self.reads_all = self.reads_all or inner.reads_all
-            return packed("inner", inner.digest)
-        piece = Encoder().encode(value)
-        assert isinstance(piece, bytes)  # constants hold no cycles
-        return piece
+            return ("code", inner.digest)
+        return ("value", Encoder().whole(value))
 
     def _import(self, at: int, name: str) -> None:
         level, wanted = (self._operand(self.instructions[at - back]) for back in (2, 1))
@@ -303,8 +322,10 @@ class _Reader:
             if load in _LOAD and index == variable
         ]
 
-    def _handlers(self) -> bytes:
+    def _handlers(self) -> tuple[int, ...]:
         """Encode the exception table; ranges that nothing is left of do not count."""
+        if not self.code.co_exceptiontable:
+            return ()
         ordinals = self.ordinals
         rows: list[int] = []
         for start, end, target, depth in _exception_table(self.code.co_exceptiontable):
@@ -313,7 +334,7 @@ class _Reader:
                 rows[-3] = last
             elif first < last:
                 rows += (first, last, to, depth)
-        return scalar(tuple(rows))
+        return tuple(rows)
 
 
 def _exception_table(table: bytes) -> Iterator[tuple[int, int, int, int]]:

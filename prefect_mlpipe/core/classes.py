@@ -115,6 +115,7 @@ _FIELD_INFO: Final = (
     "metadata",
     "validate_default",
 )
+_PRIVATE: Final = ("default", "default_factory")
 _ATTRS_FIELD: Final = (
     "name",
     "default",
@@ -132,10 +133,24 @@ _ATTRS_FIELD: Final = (
 )
 
 
+def module_of_class(cls: type) -> str | None:
+    """Return the name of the module that a class stands in, `None` if it says none.
+
+    Some classes of extension modules say only the last part (scikit-learn's losses: `_loss`).
+    """
+    module = getattr(cls, "__module__", None)
+    if not isinstance(module, str):
+        return None
+    if module not in sys.modules:
+        for name, found in list(sys.modules.items()):
+            if name.endswith(f".{module}") and getattr(found, cls.__name__, None) is cls:
+                return name
+    return module
+
+
 def owner_of_class(cls: type) -> Owner:
     """Return whose a class is."""
-    module = getattr(cls, "__module__", None)
-    owner = owner_of(module) if isinstance(module, str) else USER
+    owner = owner_of(module) if (module := module_of_class(cls)) is not None else USER
     made = owner.kind == "installed" and "<locals>" in cls.__qualname__
     return USER if made else owner  # made by a library, maybe of what the user gave it
 
@@ -151,7 +166,7 @@ def encode_class(encoder: Encoder, cls: type) -> Piece:
     """Encode a class."""
     owner = owner_of_class(cls)
     if owner.kind != "user":
-        return foreign(encoder, owner, str(cls.__module__), cls.__qualname__)
+        return foreign(encoder, owner, str(module_of_class(cls)), cls.__qualname__)
     label = label_of_class(cls)
     return encoder.in_code(cls, label, lambda _, value: _class_parts(encoder, value, label))
 
@@ -215,7 +230,7 @@ def _declared(cls: Any) -> list[tuple[str, object]]:
     own = vars(cls)
     found: list[tuple[str, object]] = []
     if isinstance(cls, enum.EnumMeta):
-        members = cls.__members__
+        members: Mapping[str, Any] = cls.__members__
         found.append(("members", [(name, each._value_) for name, each in members.items()]))
         if own.get("__new__") is not None and "__new_member__" in own:
             found.append(("new", own["__new_member__"]))
@@ -245,7 +260,8 @@ def _annotations(cls: type) -> Mapping[str, object]:
         import annotationlib
 
         return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
-    return vars(cls).get("__annotations__") or {}
+    spelled = vars(cls).get("__annotations__")
+    return spelled if isinstance(spelled, Mapping) else {}  # a type of C has a descriptor there
 
 
 def _field(field: dataclasses.Field[Any]) -> object:
@@ -261,30 +277,19 @@ def _picked(value: object, names: Sequence[str]) -> list[object]:
 
 def _pydantic(cls: Any) -> list[tuple[str, object]]:
     own = vars(cls)
-    fields = own.get("__pydantic_fields__") or getattr(cls, "__pydantic_fields__", {})
-    decorators = [
-        (kind, name, getattr(each, "func", None), _info(getattr(each, "info", None)))
-        for kind, group in sorted(vars(own["__pydantic_decorators__"]).items())
-        if isinstance(group, dict)
-        for name, each in group.items()
-    ] if hasattr(own["__pydantic_decorators__"], "__dict__") else _slotted(own)
-    return [
-        ("pydantic fields", {name: _picked(each, _FIELD_INFO) for name, each in fields.items()}),
-        ("pydantic types", [_Annotation(name, each.annotation) for name, each in fields.items()]),
-        ("pydantic decorators", decorators),
-        ("pydantic private", [
-            (name, _picked(each, ("default", "default_factory")))
-            for name, each in (own.get("__private_attributes__") or {}).items()
-        ]),
-    ]
-
-
-def _slotted(own: Mapping[str, Any]) -> list[object]:
+    fields = getattr(cls, "__pydantic_fields__", {})
+    private = own.get("__private_attributes__") or {}
     infos = own["__pydantic_decorators__"]
-    return [
+    decorators = [
         (kind, name, each.func, _info(each.info))
         for kind in sorted(each.name for each in dataclasses.fields(infos))
         for name, each in getattr(infos, kind).items()
+    ]
+    return [
+        ("fields", {name: _picked(each, _FIELD_INFO) for name, each in fields.items()}),
+        ("types", [_Annotation(name, each.annotation) for name, each in fields.items()]),
+        ("decorators", decorators),
+        ("private", {name: _picked(each, _PRIVATE) for name, each in private.items()}),
     ]
 
 

@@ -116,15 +116,13 @@ class CodeReader:
         labels = _labels(plain, ignore)
         encoder = self._encoders.setdefault(labels, Encoder(ignore=labels))
         try:
-            piece = encoder.encode(plain)
+            piece = encoder.whole(plain)
         except Undigestible as error:
-            del self._encoders[labels]  # it stands where it failed
+            encoder.clear()
             raise _from_here(plain, error) from None
         reach, encoder.reach = encoder.reach, []
-        assert isinstance(piece, bytes)  # nothing is open around it
-        effects = Encoder().encode(_effects(function, plain))
-        assert isinstance(effects, bytes)
-        snapshot = _Snapshot(plain, packed("step", piece, effects), reach)
+        whole = packed("step", piece, Encoder().whole(_effects(function, plain)))
+        snapshot = _Snapshot(plain, whole, reach)
         while len(_snapshots) >= _REMEMBERED:
             _snapshots.pop(next(iter(_snapshots)))
         _snapshots[key] = snapshot
@@ -169,10 +167,10 @@ class _Snapshot:
 
     def __init__(self, function: object, piece: bytes, reach: list[Any]) -> None:
         self.function = function
-        self.bindings: list[Binding] = []
-        self.functions: list[Attributes] = []
-        self.others: list[Attributes] = []
-        self.contents: list[Content] = []
+        self.bindings: dict[tuple[int, str], Binding] = {}
+        self.functions: dict[int, Attributes] = {}
+        self.others: dict[int, Attributes] = {}
+        self.contents: dict[int, Content] = {}
         parts: dict[str, dict[bytes, object]] = {}
         distributions: set[str] = set()
         for entry in _flat(reach):
@@ -192,23 +190,23 @@ class _Snapshot:
 
     def _watch(self, entry: Any) -> None:
         if type(entry) is Binding:
-            self.bindings.append(entry)
+            self.bindings[id(entry.names), entry.name] = entry
         elif type(entry) is Content:
-            self.contents.append(entry)
+            self.contents[id(entry.value)] = entry
         elif isinstance(entry.holder, FunctionType):
-            self.functions.append(entry)
+            self.functions[id(entry.holder)] = entry
         else:
-            self.others.append(entry)
+            self.others[id(entry.holder)] = entry
 
     def holds(self) -> bool:
         """Return whether a reader would find the same now."""
-        for names, name, value in self.bindings:
+        for names, name, value in self.bindings.values():
             if names.get(name, MISSING) is not value:
                 return False
         return (
-            all(_same(attribute_values(holder), values) for holder, values in self.functions)  # type: ignore[arg-type]
-            and all(_same(_other_values(holder), values) for holder, values in self.others)
-            and all(_unchanged(content) for content in self.contents)
+            all(_same(attribute_values(holder), values) for holder, values in self.functions.values())  # type: ignore[arg-type]
+            and all(_same(_other_values(holder), values) for holder, values in self.others.values())
+            and all(_unchanged(content) for content in self.contents.values())
         )
 
 

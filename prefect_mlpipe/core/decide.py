@@ -9,7 +9,7 @@ step above runs again and makes the same value, everything below is reused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -83,7 +83,7 @@ def decide(
 def changes_since(
     manifest: Manifest,
     before: Manifest | None,
-    parts: Callable[[str], dict[str, str] | None],
+    parts: Callable[[str], Mapping[str, str] | None],
 ) -> list[Reason]:
     """Return the reasons that a new key has, compared with an earlier manifest of the same step.
 

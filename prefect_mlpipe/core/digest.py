@@ -45,7 +45,7 @@ def digest(value: object, *, buffers: Buffers | None = None) -> str:
     kind = type(value)
     if kind in _PLAIN and (kind is not str or len(value) < _SHORT):  # type: ignore[arg-type]
         return blake3(scalar(value)).hexdigest()
-    return blake3(_closed(Encoder(buffers), value)).hexdigest()
+    return blake3(Encoder(buffers).whole(value)).hexdigest()
 
 
 def digest_and_owners(
@@ -53,7 +53,7 @@ def digest_and_owners(
 ) -> tuple[str, frozenset[str]]:
     """Return the digest of a value and the distributions that own its types, in one walk."""
     encoder = Encoder(buffers)
-    piece = _closed(encoder, value)
+    piece = encoder.whole(value)
     return blake3(piece).hexdigest(), frozenset(_names(encoder.reach))
 
 
@@ -65,7 +65,7 @@ def owners(value: object) -> frozenset[str]:
     if type(value) in _PLAIN:
         return frozenset()
     encoder = Encoder(_Unread())
-    _closed(encoder, value)
+    encoder.whole(value)
     return frozenset(_names(encoder.reach))
 
 
@@ -74,12 +74,6 @@ class _Unread(Buffers):
 
     def hash(self, buffer: Any) -> bytes:
         return b""
-
-
-def _closed(encoder: Encoder, value: object) -> bytes:
-    piece = encoder.encode(value)
-    assert isinstance(piece, bytes)  # nothing is open around it
-    return piece
 
 
 def _names(entries: list[Any]) -> set[str]:

@@ -17,16 +17,21 @@ from __future__ import annotations
 
 import itertools
 import marshal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, TypeAlias
 
 from blake3 import blake3
 
 # Versions above 2 write references and the interning of strings, which are not content.
-_MARSHAL_VERSION: Final = 2
+MARSHAL_VERSION: Final = 2
 _INLINE_BYTES: Final = 1024
 _THREADS_FROM_BYTES: Final = 1 << 20
 _LARGE_TEXT: Final = 1 << 16
+_DEEP_FRAMES: Final = 100_000
+_DEEP_STACK_BYTES: Final = 1 << 28
+_deep_lock = threading.Lock()
 
 # First bytes of pieces. Scalars are written by marshal, whose type codes are all ASCII.
 _FLAT: Final = b"\x80"
@@ -182,9 +187,9 @@ def octets(encoder: Encoder, buffer: Any) -> bytes:
     return b"\x01" + count(view.nbytes) + encoder.buffers.hash(view)
 
 
-def scalar(value: object) -> bytes:
+def scalar(value: Any) -> bytes:
     """Encode a small instance of exactly one of `SCALARS`."""
-    return bounded(marshal.dumps(value, _MARSHAL_VERSION))
+    return bounded(marshal.dumps(value, MARSHAL_VERSION))
 
 
 def _long_text(value: str) -> bytes:
@@ -212,6 +217,7 @@ class Encoder:
         code_depth: how many functions, classes or modules are open.
         open: the containers being encoded, outermost first.
         spaces: what stands for the names of each module.
+        reads: what has been read of which module: the piece, and what it reached.
     """
 
     handlers: ClassVar[dict[type, Handler]] = {}
@@ -228,14 +234,16 @@ class Encoder:
         self.buffers = buffers or Buffers()
         self.ignore = ignore
         self.code_as = code_as
-        self.reach: list[Any] = []
-        self.trail: list[tuple[str, int]] = []
-        self.code_depth = 0
-        self.open: list[Node] = []
-        self.spaces: dict[int, Any] = {}
-        self._stack: list[Node] = []
-        self._values: dict[int, Node | Closed] = {}
-        self._globals: dict[int, Node | Closed] = {}
+        self.reach: list[Any]
+        self.trail: list[tuple[str, int]]
+        self.code_depth: int
+        self.open: list[Node]
+        self.spaces: dict[int, Any]
+        self.reads: dict[tuple[int, tuple[str, ...]], tuple[bytes, list[Any]]]
+        self._stack: list[Node]
+        self._values: dict[int, Node | Closed]
+        self._globals: dict[int, Node | Closed]
+        self.clear()
 
     def encode(self, value: Any) -> Piece:
         """Return the piece of a value; a `Node` where it is part of a cycle still open."""
@@ -257,7 +265,27 @@ class Encoder:
             return _BYTES + count(len(value)) + self.buffers.hash(value)
         if kind is str and len(value) > _LARGE_TEXT:
             return _long_text(value)
-        return bounded(marshal.dumps(value, _MARSHAL_VERSION))
+        return bounded(marshal.dumps(value, MARSHAL_VERSION))
+
+    def whole(self, value: Any) -> bytes:
+        """Return the piece of a value that stands alone.
+
+        Raises:
+            Undigestible: something in it has no content.
+        """
+        try:
+            piece = self.encode(value)
+        except RecursionError:
+            self.clear()
+            piece = _deep(self, value)
+        assert isinstance(piece, bytes)  # nothing is open around it
+        return piece
+
+    def clear(self) -> None:
+        """Forget everything; needed after an error, which leaves the way to it open."""
+        self.reach, self.trail, self.code_depth = [], [], 0
+        self.open, self._stack = [], []
+        self.spaces, self.reads, self._values, self._globals = {}, {}, {}, {}
 
     def branch(self, value: object, encode: Branch) -> Piece:
         """Encode a value that may contain others, itself among them."""
@@ -334,6 +362,39 @@ class Encoder:
             labels = dict.fromkeys(label for label, _ in self.trail if label)
             before = " → ".join([*([outer] if outer else []), *labels])
         return Undigestible(before + inside, type_name(type(value)), why)
+
+
+def _deep(encoder: Encoder, value: Any) -> Piece:
+    """Encode what is nested deeper than Python's limit, on a thread with room for it.
+
+    The limit is the process's; it stays raised for the time of one value.
+    """
+    found: list[Piece] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(encoder.encode(value))
+        except RecursionError:
+            name = type_name(type(value))
+            failed.append(Undigestible("", name, "it is nested too deeply"))
+        except BaseException as error:  # raised again below, on the thread that asked
+            failed.append(error)
+
+    with _deep_lock:
+        limit, size = sys.getrecursionlimit(), threading.stack_size(_DEEP_STACK_BYTES)
+        sys.setrecursionlimit(max(limit, _DEEP_FRAMES))
+        try:
+            thread = threading.Thread(target=run)
+            thread.start()
+            threading.stack_size(size)
+            thread.join()
+        finally:
+            sys.setrecursionlimit(limit)
+    if failed:
+        encoder.clear()
+        raise failed[0]
+    return found[0]
 
 
 def way(values: Sequence[object]) -> str:
@@ -418,9 +479,9 @@ def _flat_dict(value: Any) -> bytes | None:
     return None
 
 
-def _marshalled(value: object) -> bytes | None:
+def _marshalled(value: Any) -> bytes | None:
     try:
-        return bounded(_FLAT + marshal.dumps(value, _MARSHAL_VERSION))
+        return bounded(_FLAT + marshal.dumps(value, MARSHAL_VERSION))
     except ValueError:  # a string or a list beyond 2 GiB
         return None
 
@@ -433,11 +494,11 @@ _FLAT_CONTAINERS: Final[dict[type, Callable[[Any], bytes | None]]] = {
 
 
 def _list(encoder: Encoder, value: list[object]) -> Sequence[Piece]:
-    return [_LIST, count(len(value)), *map(encoder.encode, value)]
+    return [_LIST, count(len(value)), *[encoder.encode(item) for item in value]]
 
 
 def _tuple(encoder: Encoder, value: tuple[object, ...]) -> Sequence[Piece]:
-    return [_TUPLE, count(len(value)), *map(encoder.encode, value)]
+    return [_TUPLE, count(len(value)), *[encoder.encode(item) for item in value]]
 
 
 def _dict(encoder: Encoder, value: dict[object, object]) -> Sequence[Piece]:
@@ -457,11 +518,11 @@ def unordered(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def _set(encoder: Encoder, value: set[object]) -> Sequence[Piece]:
-    return [_SET, *unordered(map(encoder.encode, value))]
+    return [_SET, *unordered([encoder.encode(item) for item in value])]
 
 
 def _frozenset(encoder: Encoder, value: frozenset[object]) -> Sequence[Piece]:
-    return [_FROZENSET, *unordered(map(encoder.encode, value))]
+    return [_FROZENSET, *unordered([encoder.encode(item) for item in value])]
 
 
 def leaf(*kinds: type) -> Callable[[Callable[[Encoder, Any], bytes]], Handler]:

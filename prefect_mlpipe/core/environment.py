@@ -76,6 +76,8 @@ def owner_of(module_name: str, file: str | None = None) -> Owner:
     top = module_name.partition(".")[0]
     if top == OUR_PACKAGE:
         return OURS
+    if top.startswith("_cython_"):  # where Cython keeps the types that all its modules share
+        return STANDARD
     module = sys.modules.get(module_name)
     if module is not None and file is None:
         file = getattr(module, "__file__", None)
@@ -89,7 +91,7 @@ def _origin_without_file(module_name: str) -> str | None:
     spec = getattr(module, "__spec__", None)
     origin = getattr(spec, "origin", None)
     if origin in ("built-in", "frozen"):
-        return origin
+        return str(origin)
     paths = list(getattr(module, "__path__", None) or ())
     return str(paths[0]) + os.sep if paths else None
 

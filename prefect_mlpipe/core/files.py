@@ -231,7 +231,7 @@ def missing(place: File | Folder) -> MissingFile:
     )
 
 
-def hash_of(path: str, absent: Callable[[], MissingFile], index: StatIndex | None = None) -> str:
+def hash_of(path: str, absent: Callable[[], Exception], index: StatIndex | None = None) -> str:
     """Hash a local file's content, 64 hex digits, or take it from the index if nothing changed.
 
     Raises:

@@ -72,7 +72,11 @@ class Format:
         return False
 
     def dump(self, value: object) -> Sequence[Part]:
-        """Give the bytes in parts. A part that is a buffer of the value is hashed only once."""
+        """Give the bytes in parts, buffers as they lie.
+
+        A large buffer of the value is hashed only once if it is a part of its own and `split` finds
+        it again.
+        """
         raise NotImplementedError
 
     def load(self, data: memoryview) -> object:
@@ -82,6 +86,13 @@ class Format:
     def split(self, data: memoryview) -> list[memoryview]:
         """Find the parts that `dump` gave. Must not trust the bytes: they are not yet checked."""
         return [data]
+
+    def parts(self, value: object) -> Sequence[Part]:
+        """Give the parts as `split` will find them: one, unless a format says how to find more."""
+        parts = self.dump(value)
+        if len(parts) > 1 and type(self).split is Format.split:
+            return (Chunks(flattened(parts)),)
+        return parts
 
     def rehearse(self, parts: Sequence[Part]) -> object:
         """Load what `dump` gave, to see whether it is still the same value; nobody keeps it."""

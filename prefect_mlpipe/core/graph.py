@@ -102,13 +102,13 @@ class Node:
 
 # Every operation that would need the value, as Python spells it.
 _OPERATIONS = [
-    *("bool", "iter", "next", "len", "contains", "call", "enter", "exit", "await", "aiter"),
-    *("eq", "ne", "lt", "le", "gt", "ge", "setitem", "delitem", "array", "fspath"),
+    *("bool", "next", "len", "contains", "call", "enter", "exit", "await", "aiter"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "hash", "setitem", "delitem", "array", "fspath"),
     *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow"),
     *("radd", "rsub", "rmul", "rmatmul", "rtruediv", "rfloordiv", "rmod", "rdivmod", "rpow"),
     *("lshift", "rshift", "and", "or", "xor", "rlshift", "rrshift", "rand", "ror", "rxor"),
     *("iadd", "isub", "imul", "neg", "pos", "abs", "invert", "round", "trunc", "floor", "ceil"),
-    *("int", "float", "complex", "index", "format", "str", "bytes"),
+    *("int", "float", "complex", "index", "format", "str", "bytes", "reduce_ex"),
 ]
 
 
@@ -132,8 +132,11 @@ class Output:
         field = f".{self._mlpipe_field}" if self._mlpipe_field else ""
         return f"<output of '{self._mlpipe_node.name}'{field}>"
 
-    def __hash__(self) -> int:
-        return hash((id(self._mlpipe_node), self._mlpipe_field))
+    def __copy__(self) -> Output:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Output:
+        return self  # the promise of the same value
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # protocols that probe an object get the answer "no"
@@ -141,6 +144,8 @@ class Output:
         fields = self._fields()
         if fields is not None and fields.kind == "namedtuple" and name in fields.names:
             return self._field(name)
+        if fields is not None and fields.kind == "typeddict" and name == "keys":
+            return lambda: fields.names
         if name == "result":
             return self._result
         _refuse(self, f"attribute '{name}' was read")
@@ -151,7 +156,7 @@ class Output:
             if fields.kind == "typeddict" and item in fields.names:
                 return self._field(item)
             if fields.kind != "typeddict" and isinstance(item, int | slice):
-                picked = fields.names[item]
+                picked = fields.names[item]  # an index too far is an IndexError, as of a tuple
                 if isinstance(picked, str):
                     return self._field(picked)
                 return tuple(self._field(name) for name in picked)
@@ -164,13 +169,6 @@ class Output:
         if fields.kind == "typeddict":
             return iter(fields.names)
         return iter([self._field(name) for name in fields.names])
-
-    def keys(self) -> tuple[str, ...]:
-        """Return the keys of a declared TypedDict."""
-        fields = self._fields()
-        if fields is None or fields.kind != "typeddict":
-            _refuse(self, "its keys were read")
-        return fields.names
 
     def _fields(self) -> Fields | None:
         return None if self._mlpipe_field is not None else self._mlpipe_node.step.fields
@@ -206,8 +204,7 @@ def _guard(operation: str) -> Callable[..., NoReturn]:
 
 
 for _operation in _OPERATIONS:
-    if f"__{_operation}__" not in Output.__dict__:
-        setattr(Output, f"__{_operation}__", _guard(_operation))
+    setattr(Output, f"__{_operation}__", _guard(_operation))
 
 
 def outputs_in(value: Any, found: list[Output] | None = None) -> list[Output]:
@@ -247,6 +244,8 @@ class Graph:
         name: of the pipeline.
         nodes: in call order; parents always come before children.
         complete: whether the body was traced to its end; `plan()` may have to stop at a barrier.
+        stopped_at: the step whose value the body asked for there.
+        computes: name → target, as pipelines that were called in this one define them.
     """
 
     def __init__(self, name: str) -> None:
@@ -254,6 +253,7 @@ class Graph:
         self.nodes: list[Node] = []
         self.complete = True
         self.stopped_at: str | None = None
+        self.computes: dict[str, Any] = {}
         self._counts: dict[str, int] = {}
         self._functions: dict[str, Any] = {}
 
@@ -297,6 +297,7 @@ class Graph:
 
         Raises:
             TypeClash: a parent's declared output can never be what the parameter declares.
+            UnresolvedOutput: an argument is an output of another run.
         """
         name = self.unique(group + step.name, step.fn)
         inputs: list[tuple[str, Output]] = []
@@ -308,10 +309,20 @@ class Graph:
                 inputs += [(parameter, output) for output in outputs_in(value)]
         node = Node(name, step, arguments, inputs, after, mapped, len(self.nodes))
         for parameter, output in inputs:
+            self._refuse_foreign(node, parameter, output)
             if arguments[parameter] is output:
                 _check_edge(node, parameter, output)
         self.nodes.append(node)
         return node
+
+    def _refuse_foreign(self, node: Node, parameter: str, output: Output) -> None:
+        index = output._mlpipe_node.index
+        if index >= len(self.nodes) or self.nodes[index] is not output._mlpipe_node:
+            raise UnresolvedOutput(
+                f"Step '{node.name}' was given an output of another run.",
+                {"argument": parameter, "output": repr(output)},
+                "An output lives as long as the pipeline body that made it; do not keep it.",
+            )
 
     def to_json(self) -> str:
         """Return nodes, edges, declared types and compute as JSON."""
@@ -413,15 +424,11 @@ def type_name(annotation: Any) -> str:
 
 
 def _check_edge(node: Node, parameter: str, output: Output) -> None:
-    producer, field = output._mlpipe_node, output._mlpipe_field
-    if node.mapped or producer.mapped:
-        return
-    fields = producer.step.fields
-    produced = producer.step.returns if field is None else fields.type_of(field)
+    produced = _produced(node, parameter, output)
     declared = node.step.declared_type(parameter)
     if clash(produced, declared):
         raise TypeClash(
-            f"Step '{node.name}' can never accept what step '{producer.name}' returns.",
+            f"Step '{node.name}' can never accept what step '{output._mlpipe_node.name}' returns.",
             {
                 "argument": parameter,
                 "declares": type_name(declared),
@@ -429,3 +436,15 @@ def _check_edge(node: Node, parameter: str, output: Output) -> None:
             },
             "Pass another output, or correct the annotation that is wrong.",
         )
+
+
+def _produced(node: Node, parameter: str, output: Output) -> Any:
+    """Return the type that arrives at a parameter, as far as it is declared."""
+    producer, field = output._mlpipe_node, output._mlpipe_field
+    by_item = node.mapped is not None and parameter in node.mapped.parameters
+    if by_item and producer.mapped is None:
+        return Any  # what the items of a list are is not looked into
+    if producer.mapped is not None and not by_item:
+        return list
+    fields = producer.step.fields
+    return producer.step.returns if field is None else fields.type_of(field)

@@ -38,6 +38,8 @@ class Reason(NamedTuple):
             case "input changed":
                 source = f" (from {self.after})" if self.after else ""
                 return f"input '{self.name}' changed{source}"
+            case "reads changed":
+                return f"reads changed: {self.name}"
             case "environment changed":
                 before, after = self.before or "absent", self.after or "absent"
                 return f"environment changed: {self.name} {before} → {after}"
@@ -132,7 +134,7 @@ class Manifest(NamedTuple):
                 versions = before.environment.get(name, ""), self.environment.get(name, "")
                 return [Reason("environment changed", name, *versions)]
             case "read":
-                return [Reason("input changed", name, "", "reads")]
+                return [Reason("reads changed", name)]
             case _ if name in self.sources:
                 return [Reason("input changed", name, "", self.sources[name])]
             case _:

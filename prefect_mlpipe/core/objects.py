@@ -54,6 +54,7 @@ from prefect_mlpipe.core.encode import (
     text,
     unordered,
 )
+from prefect_mlpipe.core.environment import owner_of
 
 # Where the library has been imported by the user, this module of ours encodes its types.
 _FAMILIES: Final = {
@@ -131,8 +132,16 @@ def _family(kind: type) -> Handler | None:
             module = importlib.import_module(f"prefect_mlpipe.core.{_FAMILIES[library]}")
             handler: Handler | None = module.find(kind)
             if handler is not None:
-                return handler
+                return _owned(handler, owner_of(base.__module__).distributions)
     return None
+
+
+def _owned(handler: Handler, distributions: tuple[str, ...]) -> Handler:
+    def encode(encoder: Encoder, value: object) -> Piece:
+        encoder.reach.extend(distributions)
+        return handler(encoder, value)
+
+    return encode
 
 
 def _standard(kind: type) -> Handler | None:

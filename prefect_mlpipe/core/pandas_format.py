@@ -1,7 +1,7 @@
 """Frames and series of pandas as Arrow IPC files that pandas, pyarrow and polars open.
 
 Knows pandas and pyarrow. What Arrow cannot say exactly (objects, intervals, a MultiIndex, a
-frequency) is left to pickle: `accepts` is a list of what is known to come back, not of what does not.
+frequency) is left to pickle: `accepts` lists what is known to come back, not what is not.
 
 pyarrow's own conversion turns NaN into null and copies whole frames into blocks that cannot be
 written to the map. So columns are laid out by hand, each as the buffer that it is in memory, and on
@@ -11,13 +11,13 @@ loading columns of one type become one block over the map again.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import orjson
 import pandas as pd
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]
 from typing_extensions import override
 
 from prefect_mlpipe.core.arrow_format import ipc_file
@@ -30,8 +30,7 @@ _UNITS = ("[s]", "[ms]", "[us]", "[ns]")
 _STR = pd.StringDtype(na_value=np.nan)
 
 Json: TypeAlias = Any
-Labels: TypeAlias = "pd.Index[Any]"
-Column: TypeAlias = "pd.Series[Any]"
+Labels: TypeAlias = Any  # an index; the stubs of pandas know too little of them
 
 
 class Pandas(Format):
@@ -61,7 +60,9 @@ class Pandas(Format):
         columns += [frame.index.array] if with_index else []
         foreign = pa.Schema.from_pandas(frame, preserve_index=None)
         arrays = [_to_arrow(column) for column in columns]
-        fields = [pa.field(name, array.type) for name, array in zip(foreign.names, arrays, strict=True)]
+        fields = [
+            pa.field(name, array.type) for name, array in zip(foreign.names, arrays, strict=True)
+        ]
         ours = {
             "version": 1,
             "series": isinstance(value, pd.Series),
@@ -84,7 +85,7 @@ class Pandas(Format):
         if bounds is None:
             index: Labels = reader.index(count, name)
         else:
-            index = pd.RangeIndex(*bounds, name=name)
+            index = pd.RangeIndex(*bounds).rename(name)
         if ours["series"]:
             found: Any = pd.Series(reader.column(0), index=index, name=ours["name"], copy=False)
         else:
@@ -127,7 +128,7 @@ class _Reader:
         if isinstance(dtype, dict):
             return _categorical(array, dtype)
         if isinstance(_parsed(dtype), pd.DatetimeTZDtype):
-            instants = pd.DatetimeIndex(self._flat(at), tz="UTC")
+            instants: Labels = pd.DatetimeIndex(self._flat(at), tz="UTC")  # type: ignore[arg-type]
             return instants.tz_convert(_parsed(dtype).tz).array
         if not isinstance(_parsed(dtype), np.dtype):
             return _parsed(dtype).__from_arrow__(array)
@@ -188,7 +189,12 @@ def _fit_labels(labels: Labels) -> bool:
     if type(labels) is pd.RangeIndex:
         return True
     plain = type(labels) is pd.Index and (labels.dtype == object or _is_str(labels.dtype))
-    return plain and labels.is_unique and all(type(name) is str for name in labels) and is_json(list(labels))
+    return (
+        plain
+        and labels.is_unique
+        and all(type(name) is str for name in labels)
+        and is_json(list(labels))
+    )
 
 
 def _fits_index(index: Labels) -> bool:
@@ -208,7 +214,11 @@ def _fits_dtype(dtype: object) -> bool:
         return dtype.kind in _NUMBERS and dtype.isnative and dtype.itemsize <= 8
     if isinstance(dtype, pd.CategoricalDtype):
         categories = dtype.categories
-        return type(categories) is pd.Index and categories.name is None and _fits_dtype(categories.dtype)
+        return (
+            type(categories) is pd.Index
+            and categories.name is None
+            and _fits_dtype(categories.dtype)
+        )
     if isinstance(dtype, pd.StringDtype):
         return dtype.storage == "pyarrow"
     if isinstance(dtype, pd.DatetimeTZDtype):
@@ -252,9 +262,7 @@ def _from_numpy(values: np.ndarray[Any, Any]) -> pa.Array:
         missing = np.isnat(values)
         validity = pa.array(~missing).buffers()[1] if missing.any() else None
     buffer = pa.py_buffer(values.view(np.uint8))
-    return pa.Array.from_buffers(
-        pa.from_numpy_dtype(values.dtype), len(values), [validity, buffer]
-    )
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [validity, buffer])
 
 
 def _from_categorical(column: Any) -> pa.Array:
@@ -304,10 +312,8 @@ def _labels(labels: Labels) -> Json:
 
 def _index_of_labels(described: dict[str, Json]) -> Labels:
     if "range" in described:
-        return pd.RangeIndex(*described["range"], name=described["name"])
-    return pd.Index(
-        described["labels"], dtype=_parsed(described["dtype"]), name=described["name"]
-    )
+        return pd.RangeIndex(*described["range"]).rename(described["name"])
+    return pd.Index(described["labels"], dtype=_parsed(described["dtype"]), name=described["name"])
 
 
 def _range(index: Labels) -> list[int]:

@@ -29,6 +29,8 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]
 from typing_extensions import override
 
+from prefect_mlpipe.core import embedded_files
+from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.formats import Format, Part, Unstorable
 from prefect_mlpipe.core.plain import is_plain
 
@@ -160,6 +162,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         refused = why_refused(obj)
         if refused:
             raise Unstorable("", type_name(obj), refused)
+        if isinstance(obj, (File, Folder)):
+            return embedded_files.described(obj)
         if isinstance(obj, (type, FunctionType)) and obj.__module__ == "__main__":
             name = importable_main()
             if name and _find(sys.modules["__main__"], obj.__qualname__) is obj:

@@ -58,7 +58,7 @@ MODULE_NOISE: Final = frozenset(
     }
 )
 
-_CODE: Final = (types.FunctionType, type, types.ModuleType, types.MethodType)
+_CODE: Final = (types.FunctionType, type, types.ModuleType)
 _IMMUTABLE: Final = SCALARS | {types.FunctionType, type, types.BuiltinFunctionType, range}
 _ATTRIBUTE_NOISE: Final = frozenset({"__mlpipe_effects__", "pytestmark"})
 MISSING: Final = object()
@@ -165,9 +165,7 @@ def _has_code(reach: Iterable[Any]) -> bool:
 def _without_code(encoder: Encoder, value: object, code_as: Any) -> bytes:
     inner = Encoder(encoder.buffers, ignore=encoder.ignore, code_as=code_as)
     inner.code_depth = 1
-    piece = inner.encode(value)
-    assert isinstance(piece, bytes)  # nothing is open around it
-    return piece
+    return inner.whole(value)
 
 
 def content_of(value: object) -> bytes:
@@ -209,8 +207,9 @@ def _function_parts(
 
 def _held(function: types.FunctionType) -> list[tuple[str, str, object]]:
     """Return what a function object holds besides its code: place, name, value."""
-    code = function.__code__
-    defaults = function.__defaults__ or ()
+    code, defaults = function.__code__, function.__defaults__ or ()
+    if not (defaults or function.__kwdefaults__ or function.__dict__ or function.__closure__):
+        return []
     positional = code.co_varnames[: code.co_argcount]
     names = positional[len(positional) - len(defaults) :]
     keywords, attributes = function.__kwdefaults__ or {}, vars(function)
@@ -304,12 +303,22 @@ def read_global(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...])
     name = chain[0]
     if name in MODULE_NOISE:
         return b"n"
-    if name not in names:
-        return _read_builtin(encoder, names, name)
-    return _read(encoder, names, chain)
+    known = encoder.reads.get((id(names), chain))
+    if known is not None:
+        piece, reach = known
+        encoder.reach.append(reach)
+        return piece
+    outer, encoder.reach = encoder.reach, []
+    found = (_read if name in names else _read_builtin)(encoder, names, chain)
+    reach, encoder.reach = encoder.reach, outer
+    outer.append(reach)
+    if isinstance(found, bytes):
+        encoder.reads[id(names), chain] = (found, reach)
+    return found
 
 
-def _read_builtin(encoder: Encoder, names: dict[str, Any], name: str) -> Piece:
+def _read_builtin(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Piece:
+    name = chain[0]
     encoder.reach.append(Binding(names, name, MISSING))
     value = vars(builtins).get(name, MISSING)
     if value is MISSING:
@@ -497,6 +506,14 @@ def _builtin_function(encoder: Encoder, value: Any) -> Piece:
     )
 
 
+def _compiled_function(encoder: Encoder, value: Any) -> Piece:
+    module = str(value.__module__)
+    owner = owner_of(module)
+    if owner.kind == "user" and module in sys.modules:
+        return encode_module(encoder, sys.modules[module])
+    return foreign(encoder, owner, module, value.__qualname__)
+
+
 def _method(encoder: Encoder, value: types.MethodType) -> Piece:
     if _is_hidden(value.__self__):
         return foreign(encoder, owner_of(type(value.__self__).__module__), "", value.__qualname__)
@@ -506,6 +523,14 @@ def _method(encoder: Encoder, value: types.MethodType) -> Piece:
             "method", encoder.encode(each.__func__), own_and_whole(encoder, each.__self__)[1]
         ),
     )
+
+
+def _cython_function(encoder: Encoder, value: Any) -> Piece:
+    module = str(value.__module__)
+    owner = owner_of(module)
+    if owner.kind == "user" and module in sys.modules:
+        return encode_module(encoder, sys.modules[module])
+    return foreign(encoder, owner, module, value.__qualname__)
 
 
 def _is_hidden(holder: object) -> bool:
@@ -536,8 +561,12 @@ def _find(kind: type) -> Any:
         return _through("fn")
     if issubclass(kind, types.ModuleType):
         return encode_module
+    if kind.__name__ in ("cython_function_or_method", "fused_cython_function"):
+        return _cython_function
     if kind is functools._lru_cache_wrapper:
         return _through("__wrapped__")
+    if kind.__name__ == "cython_function_or_method":  # every Cython has a type of its own
+        return _compiled_function
     return None
 
 

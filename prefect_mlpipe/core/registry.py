@@ -14,7 +14,6 @@ from prefect_mlpipe.core.formats import Blob, Format, Json, Npy, Text
 from prefect_mlpipe.core.pickles import Pickle
 
 JSON, TEXT, BLOB, NPY, PICKLE = Json(), Text(), Blob(), Npy(), Pickle()
-WITHOUT_OWNERS = frozenset({JSON, TEXT, BLOB})
 
 _by_type: dict[type, tuple[Format, ...]] = {
     **dict.fromkeys((type(None), bool, int, float, list, dict), (JSON, PICKLE)),

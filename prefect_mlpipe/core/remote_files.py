@@ -9,21 +9,12 @@ changed in place.
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from typing import Any
 
 from blake3 import blake3
 
+from prefect_mlpipe.core import copies
 from prefect_mlpipe.errors import MissingFile
-
-_folder = os.path.join(os.path.expanduser("~"), ".cache", "prefect-mlpipe", "urls")
-
-
-def use_folder(folder: str) -> None:
-    """Make this process keep its copies of remote files under `folder`."""
-    global _folder
-    _folder = folder
 
 
 def file_state(url: str) -> str:
@@ -59,7 +50,7 @@ def fetched_file(url: str) -> str:
     files, path = _opened(url)
     target = os.path.join(_copy_of(file_state(url)), url.rstrip("/").rpartition("/")[2])
     if not os.path.exists(target):
-        _install(target, lambda temporary: files.get_file(path, temporary))
+        copies.install(target, lambda temporary: files.get_file(path, temporary))
     return target
 
 
@@ -76,7 +67,7 @@ def fetched_folder(url: str) -> str:
             files.get_file(f"{path.rstrip('/')}/{name}", inside)
 
     if not os.path.exists(target):
-        _install(target, fill)
+        copies.install(target, fill)
     return target
 
 
@@ -86,23 +77,7 @@ def _final_name(url: str) -> str:
 
 def _copy_of(state: str) -> str:
     version = blake3(state.encode()).hexdigest()
-    return os.path.join(_folder, version[:2], version)
-
-
-def _install(target: str, fill: Any) -> None:
-    """Make a file or folder beside the target and rename it; another process may be first."""
-    temporary = f"{target}.tmp-{os.getpid()}-{secrets.token_hex(4)}"
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    try:
-        fill(temporary)
-        if os.path.isdir(temporary) and os.path.isdir(target):
-            return
-        os.replace(temporary, target)
-    finally:
-        if os.path.isdir(temporary):
-            shutil.rmtree(temporary)
-        elif os.path.exists(temporary):
-            os.unlink(temporary)
+    return copies.path("urls", version[:2], version)
 
 
 def _version(facts: dict[str, Any]) -> str:

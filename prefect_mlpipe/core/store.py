@@ -10,6 +10,7 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     latest/helpers.clean.json                  the latest manifest of a function
     published/digits/versions/…, aliases/…     published values by name
     runs/digits/1767225600000-<id>.json, last  run manifests, and which one is the last
+    watches/<name>.json                        what a watcher of data has seen
 
 A record is written with its own checksum before it, so that a torn one is never believed; that is
 why records are created in place, without a temporary file, at half the cost. The first record of a
@@ -31,9 +32,11 @@ from urllib.parse import quote, unquote
 import orjson
 from blake3 import blake3
 
-from prefect_mlpipe.core.backends import Backend, LocalBackend, RemoteBackend
+from prefect_mlpipe.core import copies
+from prefect_mlpipe.core.backends import Backend, LocalBackend
 from prefect_mlpipe.core.digest import Buffers
 from prefect_mlpipe.core.record import Record, StoredValue
+from prefect_mlpipe.core.remote_backend import RemoteBackend
 from prefect_mlpipe.core.soundness import Soundness
 from prefect_mlpipe.core.stat_index import StatIndex
 from prefect_mlpipe.core.stored_values import Values
@@ -88,8 +91,7 @@ class Store:
             self._attach(local, local, None)
         else:
             remote = RemoteBackend(self.url, **storage_options)
-            copies = os.path.join(self._cache_folder, "copies")
-            self._attach(remote, LocalBackend(copies), remote)
+            self._attach(remote, LocalBackend(os.path.join(self._cache_folder, "copies")), remote)
 
     def _attach(self, backend: Backend, local: LocalBackend, remote: RemoteBackend | None) -> None:
         self._backend = backend
@@ -113,18 +115,21 @@ class Store:
 
     # --- values -------------------------------------------------------------------------------
 
-    def put(self, value: object, *, buffers: Buffers | None = None) -> StoredValue:
+    def put(
+        self, value: object, *, buffers: Buffers | None = None, inline: bool = True
+    ) -> StoredValue:
         """Store a value and give the reference to it. Stored twice, it is written once.
 
         Args:
             buffers: hashes of large buffers, if their value was digested before.
+            inline: whether a small value may stand in its reference instead of the store.
 
         Raises:
             Unstorable: it cannot be read back as what it is; says where and why.
             StoreUnavailable: the store cannot be written.
         """
         self._begin()
-        return self._values.put(value, buffers)
+        return self._values.put(value, buffers, inline)
 
     def get(self, value: StoredValue) -> Any:
         """Load a value. Each call gives an own one: changing it changes nothing for anyone else.
@@ -230,6 +235,17 @@ class Store:
         """Give the latest manifest of a function."""
         return self._document(f"latest/{_quoted(function)}.json")
 
+    # --- what a watcher of data has seen ---------------------------------------------------------
+
+    def write_watch(self, name: str, document: Mapping[str, Any]) -> None:
+        """Keep what a watcher has seen, in place of what it had seen before."""
+        self._begin()
+        self._backend.replace(f"watches/{_quoted(name)}.json", orjson.dumps(dict(document)))
+
+    def read_watch(self, name: str) -> dict[str, Any] | None:
+        """Give what `write_watch` kept."""
+        return self._document(f"watches/{_quoted(name)}.json")
+
     # --- published values ------------------------------------------------------------------------
 
     def write_published(
@@ -316,6 +332,21 @@ class Store:
 
     # --- the place itself ------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """Make the store where there is none, and say now, not later, if it cannot be written.
+
+        Raises:
+            StoreUnavailable: with the URL and what to do.
+        """
+        self._begin()
+        folder = _local_folder(self.url)
+        if folder is not None and not os.access(folder, os.W_OK):
+            raise StoreUnavailable(
+                f"The store {self.url} cannot be written.",
+                {"store": self.url, "folder": os.path.abspath(folder)},
+                "Allow writing there, or choose another place with `store=`.",
+            )
+
     def sync(self) -> None:
         """Make what was written so far survive a power cut. Nothing is wrong without it: what was
         lost is computed again."""
@@ -369,7 +400,7 @@ class Store:
 
 def default_cache_folder() -> str:
     """Where copies of remote values are kept unless the settings say otherwise."""
-    return os.path.join(os.path.expanduser("~"), ".cache", "prefect-mlpipe")
+    return copies.folder()
 
 
 def _restored(url: str, options: dict[str, Any], stat_index: StatIndex | None) -> Store:
@@ -392,6 +423,7 @@ def _quoted(name: str) -> str:
     safe = quote(name, safe=" ()+,=@#[]{}").replace("*", "%2A")
     if safe.startswith("."):
         safe = "%2E" + safe[1:]
+    safe = safe or "%"
     if len(safe) <= LONGEST_NAME:
         return safe
     return f"{safe[:LONGEST_NAME]}~{blake3(name.encode()).hexdigest()[:16]}"

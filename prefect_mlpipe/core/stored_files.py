@@ -19,10 +19,12 @@ import shutil
 import orjson
 from blake3 import blake3
 
-from prefect_mlpipe.core.backends import READ_ONLY, LocalBackend, RemoteBackend
+from prefect_mlpipe.core.backends import READ_ONLY, LocalBackend
+from prefect_mlpipe.core.copies import limit_of
 from prefect_mlpipe.core.digest import digest
 from prefect_mlpipe.core.files import File, Folder, hash_of, hash_open, missing, walk
 from prefect_mlpipe.core.record import StoredValue
+from prefect_mlpipe.core.remote_backend import RemoteBackend
 from prefect_mlpipe.core.soundness import Soundness, damaged, lost
 from prefect_mlpipe.errors import InputChanged, MissingFile
 
@@ -68,6 +70,10 @@ class StoredFiles:
         """Give the store's own copy, after its content was checked. It must not be written."""
         path = self.path(stored)
         found = self._checksum_at(stored)
+        if found != stored.checksum and self._remote is not None:
+            self._drop_copy(stored)
+            path = self.path(stored)
+            found = self._checksum_at(stored)
         if found is None:
             raise lost(path, stored)
         if found != stored.checksum:
@@ -142,6 +148,11 @@ class StoredFiles:
                 "Wait until it is complete before the step returns it.",
             )
 
+    def _drop_copy(self, stored: StoredValue) -> None:
+        with self._local.writing_folder(self.name(stored)):
+            pass  # an empty folder takes its place
+        os.rmdir(self._local.path(self.name(stored)))
+
     def _upload(self, stored: StoredValue, contents: Contents) -> None:
         assert self._remote is not None
         root = self.name(stored)
@@ -154,16 +165,19 @@ class StoredFiles:
         root = self.name(stored)
         names = remote.read(self.marker(stored))
         if names is None:
-            raise lost(remote.path(root), stored)
+            raise lost(f"{remote.url}/{root}", stored)
         contents = _parsed(names)
         if contents is None or _checksum(stored.format, contents) != stored.checksum:
-            raise damaged(remote.path(self.marker(stored)), stored, "other names or hashes")
+            raise damaged(f"{remote.url}/{self.marker(stored)}", stored, "other names or hashes")
         with self._local.writing_folder(root) as temporary:
             for name, content in contents:
                 inside = f"{temporary}/{name}"
                 os.makedirs(os.path.dirname(inside) if content else inside, exist_ok=True)
                 if content and not remote.download(f"{root}/{name}", inside):
-                    raise lost(remote.path(f"{root}/{name}"), stored)
+                    raise lost(f"{remote.url}/{root}/{name}", stored)
+                if content:
+                    os.chmod(inside, READ_ONLY)
+        limit_of(self._local.folder).added(stored.size)
 
 
 def _checksum(format: str, contents: Contents) -> str:

@@ -18,22 +18,26 @@ from collections.abc import Sequence
 
 from blake3 import blake3
 
-from prefect_mlpipe.core.backends import LocalBackend, RemoteBackend
-from prefect_mlpipe.core.digest import Buffers, digest, owners
+from prefect_mlpipe.core.backends import READ_ONLY, LocalBackend
+from prefect_mlpipe.core.copies import limit_of
+from prefect_mlpipe.core.digest import Buffers, digest, digest_and_owners
 from prefect_mlpipe.core.encode import Undigestible
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.formats import Chunks, Format, Part, Unstorable, flattened
 from prefect_mlpipe.core.pickles import type_name
 from prefect_mlpipe.core.record import StoredValue
-from prefect_mlpipe.core.registry import WITHOUT_OWNERS, format_named, formats_for
+from prefect_mlpipe.core.registry import format_named, formats_for
+from prefect_mlpipe.core.remote_backend import RemoteBackend
 from prefect_mlpipe.core.soundness import Soundness, damaged, lost
 from prefect_mlpipe.core.stored_files import StoredFiles
+from prefect_mlpipe.errors import ValueDamaged
 
 INLINE_UP_TO = 4096  # bytes: these stand in the record itself
 HASH_ALONE_BELOW = 1 << 16
 MAP_ABOVE = 1 << 18  # smaller files are read: a map costs more than a copy
 UPLOAD_ABOVE = 1 << 23  # larger values go to a remote store through a file
 
+_WITHOUT_OWNERS = frozenset({type(None), bool, int, float, str, bytes})
 _PARTS = b"prefect-mlpipe bytes 1\n"
 
 
@@ -49,7 +53,9 @@ class Values:
         self._local, self._remote, self._sound = local, remote, sound
         self._files = StoredFiles(local, remote, sound)
 
-    def put(self, value: object, buffers: Buffers | None = None) -> StoredValue:
+    def put(
+        self, value: object, buffers: Buffers | None = None, inline: bool = True
+    ) -> StoredValue:
         """Store a value, and give the reference to it.
 
         Raises:
@@ -59,10 +65,7 @@ class Values:
         if isinstance(value, (File, Folder)):
             return self._files.put(value)
         buffers = Buffers() if buffers is None else buffers
-        try:
-            identity = digest(value, buffers=buffers)
-        except Undigestible as error:
-            raise Unstorable(error.path, error.type, error.why) from error
+        identity, owned = _identified(value, buffers)
         format, parts = _dumped(value, identity, buffers)
         size = sum(len(buffer) for buffer in flattened(parts))
         checksum = checksum_of(parts, buffers)
@@ -72,8 +75,8 @@ class Values:
             size,
             type_name(value),
             format.name,
-            () if format in WITHOUT_OWNERS else tuple(sorted(owners(value))),
-            b"".join(flattened(parts)) if size <= INLINE_UP_TO else None,
+            owned,
+            b"".join(flattened(parts)) if inline and size <= INLINE_UP_TO else None,
         )
         if stored.inline is None:
             self._write(stored, format, parts)
@@ -89,7 +92,7 @@ class Values:
         if stored.format in ("file", "folder"):
             return self._files.get(stored)
         format = self._format(stored)
-        data = self._read(stored, format)
+        data = self._fetched(stored, format)
         try:
             return format.load(data)
         except Exception as error:
@@ -122,7 +125,7 @@ class Values:
         if stored.format in ("file", "folder"):
             self._files.get(stored)
         else:
-            self._read(stored, self._format(stored))
+            self._fetched(stored, self._format(stored))
 
     def local_path(self, stored: StoredValue) -> str | None:
         """The file or folder on this machine, fetched if need be; `None` for an inline value.
@@ -138,15 +141,16 @@ class Values:
     def _write(self, stored: StoredValue, format: Format, parts: Sequence[Part]) -> None:
         name = self._name(stored)
         path = self._local.path(name)
-        if self._remote is not None and self._sound.is_known(path):
-            return
-        if self._remote is not None and stored.size < UPLOAD_ABOVE:
-            self._remote.replace(name, b"".join(flattened(parts)))
-            return
+        known = self._sound.is_known(path)
         if not self._stands(stored, format):
             self._sound.note(path, self._local.write(name, flattened(parts)), stored.checksum)
-        if self._remote is not None:
+        if self._remote is None or (known and self._remote.exists(name)):
+            return
+        if stored.size < UPLOAD_ABOVE:
+            self._remote.replace(name, b"".join(flattened(parts)))
+        else:
             self._remote.upload(path, name)
+        limit_of(self._local.folder).added(stored.size)
 
     def _stands(self, stored: StoredValue, format: Format) -> bool:
         """Tell whether sound bytes of this checksum are already on this machine."""
@@ -160,6 +164,30 @@ class Values:
         with open(path, "rb", buffering=0) as file:
             data = _mapped(file.fileno(), stored.size, writable=False)
         return _checksum_in(data, format) == stored.checksum
+
+    def _fetched(self, stored: StoredValue, format: Format) -> memoryview:
+        """Give checked bytes. A remote value is fetched once more if they are damaged.
+
+        If they are again, the remote object is removed, so that the value is written when it is
+        stored again: whoever does that, maybe elsewhere, does not look at what stands there.
+        """
+        try:
+            return self._read(stored, format)
+        except ValueDamaged:
+            if self._remote is None or stored.inline is not None:
+                raise
+        self._drop_copy(stored)
+        try:
+            return self._read(stored, format)
+        except ValueDamaged:
+            self._drop_copy(stored)
+            self._remote.delete(self._name(stored))
+            raise
+
+    def _drop_copy(self, stored: StoredValue) -> None:
+        name = self._name(stored)
+        self._local.delete(name)
+        self._sound.forget(self._local.path(name))
 
     def _read(self, stored: StoredValue, format: Format) -> memoryview:
         """Give checked bytes: writable and private where the format keeps views of them."""
@@ -194,6 +222,8 @@ class Values:
             with self._local.writing(name) as (_, temporary):
                 if not self._remote.download(name, temporary):
                     raise lost(self._url(stored), stored)
+                os.chmod(temporary, READ_ONLY)
+            limit_of(self._local.folder).added(stored.size)
         return self._local.path(name)
 
     def _name(self, stored: StoredValue) -> str:
@@ -204,13 +234,24 @@ class Values:
     def _url(self, stored: StoredValue) -> str:
         if stored.inline is not None:
             return "in the record"
-        return (self._remote or self._local).path(self._name(stored))
+        return f"{(self._remote or self._local).url}/{self._name(stored)}"
 
     def _format(self, stored: StoredValue) -> Format:
         format = format_named(stored.format)
         if format is None:
             raise damaged("", stored, f"no format {stored.format!r} is registered here")
         return format
+
+
+def _identified(value: object, buffers: Buffers) -> tuple[str, tuple[str, ...]]:
+    """The digest of a value, and the distributions that own the types in it."""
+    try:
+        if type(value) in _WITHOUT_OWNERS:
+            return digest(value, buffers=buffers), ()
+        identity, owned = digest_and_owners(value, buffers=buffers)
+    except Undigestible as error:
+        raise Unstorable(error.path, error.type, error.why) from error
+    return identity, tuple(sorted(owned))
 
 
 def checksum_of(parts: Sequence[Part], buffers: Buffers) -> str:
@@ -247,11 +288,19 @@ def _dumped(value: object, identity: str, buffers: Buffers) -> tuple[Format, Seq
     """Turn a value into bytes by the first format that keeps it."""
     why = ""
     for format in formats_for(value):
-        if format.accepts(value):
-            parts = format.dump(value)
-            why = "" if format.exact(value) else _lost_by(format, parts, identity, buffers)
-            if not why:
-                return format, parts
+        if not format.accepts(value):
+            continue
+        try:
+            parts = format.parts(value)
+        except Unstorable:
+            raise
+        except Exception as error:
+            # A library's own writer met what it cannot write; the next format may.
+            why = f"it cannot be stored as {format.name} ({type(error).__name__}: {error})"
+            continue
+        why = "" if format.exact(value) else _lost_by(format, parts, identity, buffers)
+        if not why:
+            return format, parts
     raise Unstorable("", type_name(value), why)
 
 

@@ -98,6 +98,7 @@ def _masked_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
 
 
 def _arrow_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
+    encoder.reach.append("pyarrow")
     column = values.__arrow_array__()
     return record("pandas.arrow", arrow.type_of(column.type), *arrow.column(encoder, column))
 
@@ -106,6 +107,7 @@ def _string_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
     kind = text(f"{values.dtype.storage} {values.dtype.na_value!r}")
     if values.dtype.storage == "python":
         return record("pandas.strings", kind, encoder.encode(values.to_numpy()))
+    encoder.reach.append("pyarrow")
     return record("pandas.strings", kind, *arrow.column(encoder, values.__arrow_array__()))
 
 

@@ -14,8 +14,9 @@ import copy
 import os
 import socket
 import time
-import warnings
 from collections.abc import Mapping
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
 from contextvars import copy_context
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -30,7 +31,13 @@ from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current, enter
-from prefect_mlpipe.errors import InputChanged, UnstorableOutput, ValueDamaged, ValueMissing
+from prefect_mlpipe.errors import (
+    InputChanged,
+    RunCancelled,
+    UnstorableOutput,
+    ValueDamaged,
+    ValueMissing,
+)
 from prefect_mlpipe.steps import Step, run_function
 
 _HOST = socket.gethostname()
@@ -58,7 +65,7 @@ class StepCall:
         manifest: what the key is made of.
         key: digest of the manifest.
         current: what the step can ask about itself.
-        recorded: whether the record is to be found under the key.
+        recorded: whether the record is to be written; false once nobody waits for it any more.
         replace: whether it takes the place of one that stands there.
         files: files among the arguments, with their state before they were digested.
         attempt: counts calls of the function, retries included.
@@ -128,10 +135,13 @@ def execute(call: StepCall) -> Done:
 
     Raises:
         InputLost: an input is gone or damaged; nothing ran.
+        RunCancelled: the call was given up before it began.
         InputChanged: a file changed while the step ran; nothing was recorded.
         UnstorableOutput: what it returned cannot be stored.
         Exception: whatever the function raised.
     """
+    if not call.recorded:
+        raise RunCancelled(f"Step '{call.current.step}' was given up.")
     call.attempt += 1
     call.attempt_started = time.monotonic()
     # A context of its own: no step may see the tracer of the body, or another step's current().
@@ -154,21 +164,9 @@ def _execute(call: StepCall) -> Done:
         value = run_function(call.step, arguments)
         duration = time.perf_counter() - started
         _refuse_changed(call, [*call.files, *loaded])
-        if value is None:
-            _warn_of_none(call)
         return _record(call, value, created, duration)
     finally:
         here.close()
-
-
-def _warn_of_none(call: StepCall) -> None:
-    if call.step.cached and not call.step.returns_nothing and call.step.options.cache is None:
-        warnings.warn(
-            f"Step '{call.current.step}' returned None and is cached: a reuse restores nothing "
-            "that it did outside the store. Annotate it '-> None' if it works outside the store, "
-            "or say @step(cache=True) if None is its result.",
-            stacklevel=2,
-        )
 
 
 def _record(call: StepCall, value: Any, created: float, duration: float) -> Done:
@@ -176,7 +174,8 @@ def _record(call: StepCall, value: Any, created: float, duration: float) -> Done
     fields = call.step.fields
     parts = {"": value} if fields is None else fields.split(value, call.current.step)
     stored = {name: _put(call, name, part, buffers) for name, part in parts.items()}
-    whole = stored[""].digest if fields is None else digest(value, buffers=buffers)
+    # Of the whole as its readers get it: a subclass of what is declared arrives as the declared.
+    whole = stored[""].digest if fields is None else digest(fields.join(parts), buffers=buffers)
     here = call.current
     record = Record(
         call.key,
@@ -196,7 +195,7 @@ def _record(call: StepCall, value: Any, created: float, duration: float) -> Done
             "pid": os.getpid(),
         },
     )
-    if not call.recorded:
+    if not call.recorded:  # given up while it ran: what it made is dropped
         return Done(record, True)
     standing = call.store.write_record(record, replace=call.replace)
     return Done(standing, standing is record or standing == record)
@@ -232,8 +231,9 @@ def load(value: Any, store: Store) -> Any:
         return value.fields.join(dict(zip(value.fields.names, parts, strict=True)))
     if kind is list:
         return [load(item, store) for item in value]
-    if kind is tuple:
-        return tuple(load(item, store) for item in value)
+    if isinstance(value, tuple):
+        items = [load(item, store) for item in value]
+        return kind(*items) if hasattr(value, "_fields") else tuple(items)
     if kind is dict:
         return {name: load(item, store) for name, item in value.items()}
     return _own(value)
@@ -259,7 +259,7 @@ def _own(value: Any) -> Any:
 
 
 def files_in(arguments: Mapping[str, Any]) -> list[File | Folder]:
-    """Return the files and folders among arguments, also inside lists, tuples and dicts."""
+    """Return the files among arguments, also inside lists, tuples, dicts and dataclasses."""
     found: list[File | Folder] = []
     for value in arguments.values():
         if type(value) not in _PLAIN:
@@ -276,9 +276,12 @@ def _collect_files(value: Any, found: list[File | Folder]) -> None:
     elif kind is dict:
         for item in value.values():
             _collect_files(item, found)
-    elif kind is list or kind is tuple:
+    elif kind is list or isinstance(value, tuple):
         for item in value:
             _collect_files(item, found)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in dataclass_fields(value):
+            _collect_files(getattr(value, field.name, None), found)
 
 
 def _refuse_changed(call: StepCall, files: list[tuple[File | Folder, object]]) -> None:

@@ -9,22 +9,29 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
+
+import orjson
+from blake3 import blake3
+from pydantic import Secret, SecretBytes, SecretStr
 
 from prefect_mlpipe.core.code import Code, CodeReader
 from prefect_mlpipe.core.digest import digest, owners
 from prefect_mlpipe.core.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
-from prefect_mlpipe.core.files import File, Folder
-from prefect_mlpipe.core.graph import Output, replace_outputs
+from prefect_mlpipe.core.files import File, Folder, fingerprint_state
+from prefect_mlpipe.core.graph import Output, outputs_in, replace_outputs
 from prefect_mlpipe.core.manifest import Manifest
+from prefect_mlpipe.engine.calls import files_in
 from prefect_mlpipe.errors import MissingFile, UnstableCode, UnstableInput
 from prefect_mlpipe.steps import Step
 
 _SCALARS = frozenset({int, float, bool, str, type(None)})
 _SHOWN_LENGTH = 80
+SECRETS = (Secret, SecretStr, SecretBytes)
 
 
 class Reference(NamedTuple):
@@ -39,12 +46,16 @@ class Reference(NamedTuple):
 
 
 class StepCode(NamedTuple):
-    """What a manifest takes from the step alone; the same for all its calls in a run."""
+    """What a manifest takes from the step alone; the same for all its calls in a run.
+
+    `files` are those among `reads`, as they were before they were digested.
+    """
 
     function: str
     code: Code
     environment: dict[str, str]
     reads: dict[str, str]
+    files: list[tuple[File | Folder, object]]
 
 
 class EnvVar:
@@ -58,14 +69,18 @@ class EnvVar:
 
     def __mlpipe_digest__(self) -> tuple[str, str | None]:
         """Count as name and value; unset differs from empty."""
-
         return ("environment variable", os.environ.get(self.name))
 
 
 class Keyer:
-    """Makes the manifests of one run. One thread at a time."""
+    """Makes the manifests of one run. One thread at a time.
 
-    def __init__(self) -> None:
+    Args:
+        run_id: part of the keys that no other run is to find.
+    """
+
+    def __init__(self, run_id: str = "") -> None:
+        self._run_id = run_id
         self._codes: dict[Step[..., Any], StepCode] = {}
         self._reader = CodeReader()
         self._python = python_environment()
@@ -112,8 +127,14 @@ class Keyer:
                 if len(text) <= _SHOWN_LENGTH:
                     shown[name] = text
             else:
+                if isinstance(value, SECRETS):
+                    shown[name] = "***"
+                    continue
                 inputs[name] = self._literal(step, node, name, value, reference)
                 owned += self._owners(value, reference)
+                nested = outputs_in(value)
+                if nested:
+                    sources[name] = _together(nested)
         environment = code.environment
         if owned:
             environment = {**environment, **self._owned(owned)}
@@ -136,13 +157,43 @@ class Keyer:
             found = self._codes[step] = self._read(step, node)
         return found
 
+    def key_of_its_own(self, key: str, node: str) -> str:
+        """Return a key that no other run, and no other node, looks up."""
+        return blake3(orjson.dumps([key, self._run_id, node])).hexdigest()
+
+    def changed_code(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the steps whose code reads other globals now than when the run began."""
+        reader = CodeReader()
+        for step, before in self._codes.items():
+            if not before.code.digest:
+                continue
+            try:
+                now = reader.read(step, ignore=step.options.ignore)
+            except Undigestible as error:
+                yield step.name, [error.path]
+                continue
+            if now.digest != before.code.digest:
+                labels = now.parts.keys() | before.code.parts.keys()
+                yield (
+                    step.name,
+                    sorted(n for n in labels if now.parts.get(n) != before.code.parts.get(n)),
+                )
+
     def _read(self, step: Step[..., Any], node: str) -> StepCode:
+        declared = step.options.reads
+        files = [(file, fingerprint_state(file)) for file in files_in({"reads": list(declared)})]
         try:
-            code = self._reader.read(step.fn, ignore=step.options.ignore)
-            reads = {_read_name(item): self._declared(item) for item in step.options.reads}
+            code = self._reader.read(step, ignore=step.options.ignore)
+            reads = dict(zip(_labels(declared), map(self._declared, declared), strict=True))
+        except MissingFile as error:
+            raise MissingFile(
+                f"Step '{node}' declares that it reads a path that does not exist.",
+                error.facts,
+                error.advice,
+            ) from error
         except Undigestible as error:
             if not step.cached:
-                return StepCode(step.qualified_name, Code("", {}, {}), self._python, {})
+                return StepCode(step.qualified_name, Code("", {}, {}), self._python, {}, files)
             raise UnstableCode(
                 f"Step '{node}' cannot be cached: its code reaches something without content.",
                 {"the way there": error.path, "type": error.type, "because": error.why},
@@ -150,7 +201,8 @@ class Keyer:
                 f"@step(ignore=[{error.path.rpartition('→')[2].strip()!r}]), "
                 "or turn caching off with @step(cache=False).",
             ) from error
-        return StepCode(step.qualified_name, code, {**self._python, **code.environment}, reads)
+        environment = {**self._python, **code.environment}
+        return StepCode(step.qualified_name, code, environment, reads, files)
 
     def _declared(self, item: Any) -> str:
         function = getattr(item, "__mlpipe_function__", item)
@@ -204,10 +256,21 @@ class Keyer:
         return found
 
 
-def _read_name(item: Any) -> str:
-    if isinstance(item, EnvVar | File | Folder):
-        return repr(item)
-    return getattr(item, "__qualname__", None) or repr(item)
+def _labels(declared: Sequence[Any]) -> list[str]:
+    """Return a name for each declared read; no path of a machine may stand in one."""
+    counts: Counter[str] = Counter()
+    labels = []
+    for item in declared:
+        name = getattr(item, "__qualname__", None) or getattr(item, "name", None)
+        label = str(name or type(item).__qualname__)
+        counts[label] += 1
+        labels.append(label if counts[label] == 1 else f"{label}#{counts[label]}")
+    return labels
+
+
+def _together(outputs: list[Output]) -> str:
+    names = list(dict.fromkeys(map(_source, outputs)))
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _source(output: Output) -> str:
@@ -231,6 +294,8 @@ def with_files(value: Any) -> Any:
         return _as_file(value)
     if kind is list or kind is tuple:
         return kind(with_files(item) for item in value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return kind(*map(with_files, value)) if kind is not Reference else value
     if kind is dict:
         return {name: with_files(item) for name, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and _holds_path(value):
@@ -247,7 +312,6 @@ def _holds_path(value: Any) -> bool:
 
 
 def _as_file(path: PurePath) -> File | Folder:
-
     if os.path.isdir(path):
         return Folder(path)
     if os.path.exists(path):

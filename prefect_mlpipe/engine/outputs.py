@@ -6,9 +6,15 @@ only where somebody reads it: a key needs the record alone, a call gets referenc
 
 from __future__ import annotations
 
+import itertools
+import os
+from collections.abc import Iterable
 from typing import Any
 
 from prefect_mlpipe.core.digest import digest
+from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.files import File, Folder
+from prefect_mlpipe.core.formats import Unstorable
 from prefect_mlpipe.core.graph import Node, Output, replace_outputs
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
@@ -75,16 +81,18 @@ class Outputs:
     def items_of(self, value: Any) -> list[Any] | None:
         """Return the items that a mapped argument stands for, `None` if it is no list."""
         if type(value) is not Output:
-            return value if isinstance(value, list) else None
+            return value if type(value) is list else None
         run = self.runs[value._mlpipe_node]
         if run.items is not None:
             items: list[Any] = [Output(i.node, value._mlpipe_field, None) for i in run.items]
             return items
         stored = self._input(value)
-        if isinstance(stored, StoredValue) and stored.type not in _LISTS:
+        if type(stored) is StoredValue and stored.type not in _LISTS:
+            return None
+        if type(stored) is Whole and stored.fields.kind != "tuple":
             return None
         loaded = load(stored, self.store)
-        return list(loaded) if isinstance(loaded, list | tuple | range) else None
+        return list(loaded) if type(loaded) in (list, tuple, range) else None
 
     def problem(self, value: StoredValue) -> str | None:
         """Return `value missing` or `value damaged`, `None` if a stored value is all right."""
@@ -96,9 +104,15 @@ class Outputs:
             return "value damaged"
         return None
 
-    def producer(self, value: StoredValue) -> StepRun | None:
-        """Return the run that made a stored value, `None` if no step of this run did."""
-        for run in self.runs.values():
+    def producer(self, value: StoredValue, near: Iterable[StepRun]) -> StepRun | None:
+        """Return the run that made a stored value, `None` if no step of this run did.
+
+        Args:
+            value: what is looked for.
+            near: runs to look at first: another may have made an equal value by chance.
+        """
+        likely = (one for run in near for one in (run, *(run.items or ())))
+        for run in itertools.chain(likely, self.runs.values()):
             if run.record is not None and value in run.record.fields.values():
                 return run
         return None
@@ -130,11 +144,15 @@ def finished_items(run: StepRun) -> list[StepRun]:
     return finished
 
 
+_PLACES = {"file": File, "folder": Folder}
+
+
 def pack(value: Any, store: Store) -> Any:
     """Return what a pipeline returned as plain JSON: stored values by reference, structure as it
     is.
 
-    Lists, tuples and dicts stay; what else was made in the body is stored.
+    Lists, tuples and dicts stay; what else was made in the body is stored. Files are named, not
+    copied; what cannot be stored is described.
     """
     kind = type(value)
     if kind is StoredValue:
@@ -142,21 +160,36 @@ def pack(value: Any, store: Store) -> Any:
     if kind is Whole:
         fields = [part.to_json() for part in value.values]
         return {"fields": dict(zip(value.fields.names, fields, strict=True))}
-    if kind is list or kind is tuple:
-        return {kind.__name__: [pack(item, store) for item in value]}
+    if kind is list or isinstance(value, tuple):
+        return {"list" if kind is list else "tuple": [pack(item, store) for item in value]}
     if kind is dict:
         return {"dict": [[pack(k, store), pack(item, store)] for k, item in value.items()]}
-    return {"value": store.put(value).to_json()}
+    if isinstance(value, os.PathLike):
+        return {"folder" if kind is Folder else "file": os.fspath(value)}
+    try:
+        return {"value": store.put(value).to_json()}
+    except (Unstorable, Undigestible) as error:
+        return {"text": f"{kind.__qualname__}, which cannot be stored: {error}"}
 
 
 def gather(packed: Any, store: Store) -> Any:
-    """Return what `pack` packed, loaded; declared fields come as a dict."""
+    """Return what `pack` packed, loaded; declared fields come as a dict.
+
+    Raises:
+        OutputError: it could not be stored then.
+    """
     ((kind, content),) = packed.items()
-    if kind == "value":
-        return store.get(StoredValue.from_json(content))
-    if kind == "fields":
-        return {name: store.get(StoredValue.from_json(item)) for name, item in content.items()}
-    if kind == "dict":
-        return {gather(k, store): gather(item, store) for k, item in content}
-    items = [gather(item, store) for item in content]
-    return tuple(items) if kind == "tuple" else items
+    match kind:
+        case "value":
+            return store.get(StoredValue.from_json(content))
+        case "fields":
+            return {name: store.get(StoredValue.from_json(item)) for name, item in content.items()}
+        case "dict":
+            return {gather(k, store): gather(item, store) for k, item in content}
+        case "file" | "folder":
+            return _PLACES[kind](content)
+        case "text":
+            raise OutputError(f"The pipeline returned a {content}.", {}, "Return plain data.")
+        case _:
+            items = [gather(item, store) for item in content]
+            return tuple(items) if kind == "tuple" else items

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefect_mlpipe.core.graph import Node, Output
 from prefect_mlpipe.core.manifest import Manifest, Reason
 from prefect_mlpipe.core.record import Record
-from prefect_mlpipe.steps import common_length
+from prefect_mlpipe.steps import adopt_files, common_length
 
 if TYPE_CHECKING:
     from prefect_mlpipe.engine.calls import StepCall
@@ -33,6 +34,10 @@ class StepRun:
         group: the run of the mapped node that this is an item of.
         items: the items of a mapped node, once their number is known.
         waiting: how many others must end first.
+        children: those that wait for it.
+        expanded_children: mapped ones that wait only until its items are known.
+        followers: those of the same key that wait for it to do the work.
+        failed_items: the items of a mapped node that have failed.
         lost: why its record cannot be used although it stands, if so.
         same_as: name of the node with the same key that ran in its place.
         adopted: whether another run's record was taken, because that was first.
@@ -47,12 +52,12 @@ class StepRun:
         "ended",
         "error",
         "expanded_children",
+        "failed_items",
         "files",
         "followers",
         "group",
         "items",
         "key",
-        "logs",
         "lost",
         "manifest",
         "node",
@@ -78,10 +83,13 @@ class StepRun:
         self.state = "waiting"
         self.wanted = self.queued = self.adopted = False
         self.waiting = self.repairs = self.submission = self.unfinished_items = 0
-        self.parents: list[StepRun] = []
-        self.children: list[StepRun] = []
-        self.expanded_children: list[StepRun] = []
-        self.followers: list[StepRun] = []
+        # Lists are made where something comes in: in a run of thousands most would stay empty, and
+        # each one costs the garbage collector a visit.
+        self.parents: Sequence[StepRun] = ()
+        self.children: list[StepRun] | None = None
+        self.expanded_children: list[StepRun] | None = None
+        self.followers: list[StepRun] | None = None
+        self.failed_items: Sequence[StepRun] = ()
         self.items: list[StepRun] | None = None
         self.manifest: Manifest | None = None
         self.key: str | None = None
@@ -93,8 +101,7 @@ class StepRun:
         self.started: float | None = None
         self.ended: float | None = None
         self.call: StepCall | None = None
-        self.files: list[tuple[Any, object]] = []
-        self.logs: list[str] = []
+        self.files: Sequence[tuple[Any, object]] = ()
         self.same_as: str | None = None
         self.task_run_id: Any = None
         self.whole_digest: str | None = None
@@ -124,6 +131,15 @@ class StepRun:
         self.queued = True
         return True
 
+    def wait_for(self, other: StepRun, until: str = "children") -> None:
+        """Be released by another run: when it has ended, or when its items are known."""
+        waiting = getattr(other, until)
+        if waiting is None:
+            setattr(other, until, [self])
+        else:
+            waiting.append(self)
+        self.waiting += 1
+
     def links_to(self, parent: StepRun) -> bool:
         """Return whether items of this mapped node may be linked to items of a mapped parent."""
         mapped = self.node.mapped
@@ -151,7 +167,7 @@ class StepRun:
         """How many items of this mapped node may fail."""
         mapped = self.node.mapped
         allowed = mapped.allowed_failures if mapped else 0
-        if isinstance(allowed, float) and allowed < 1:
+        if isinstance(allowed, float):
             return math.floor(allowed * len(self.items or ()))
         return int(allowed)
 
@@ -175,6 +191,7 @@ def _item(run: StepRun, lists: dict[str, list[Any]], index: int) -> StepRun:
     arguments = dict(node.arguments)
     for name, items in lists.items():
         arguments[name] = items[index]
+    arguments = adopt_files(node.step, arguments)
     inputs = [(name, value) for name, value in arguments.items() if type(value) is Output]
     inputs += [
         (name, output)

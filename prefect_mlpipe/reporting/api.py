@@ -35,6 +35,7 @@ SERVER_SETTINGS: Mapping[str, int] = {
     "server.services.task_run_recorder.flush_interval": 1,
     "server.services.event_persister.batch_size": 200,
     "server.services.event_persister.read_batch_size": 200,
+    "server.services.event_persister.flush_interval": 1,
 }
 
 CHECKED_FOR_S = 10.0

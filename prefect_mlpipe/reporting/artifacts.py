@@ -28,7 +28,7 @@ def create_summary(
     Args:
         rows: one for each step; of more than 200 the rest is only counted.
         title: heading of the page.
-        description: a line above the table, and what lists of artifacts show.
+        description: a line above the page, and what lists of artifacts show.
         key: lower-case letters, digits and dashes; pages of one key are versions of one artifact.
     """
     context = FlowRunContext.get()
@@ -38,7 +38,7 @@ def create_summary(
         key=key,
         type="markdown",
         description=plain(description) or None,
-        data=markdown(rows, plain(title), plain(description)),
+        data=markdown(rows, plain(title)),
         flow_run_id=context.flow_run.id,
     )
     try:

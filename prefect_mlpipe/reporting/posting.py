@@ -44,7 +44,7 @@ from prefect_mlpipe.reporting.events import (
 MAX_UNRECORDED = 2000  # the server's queue holds 10,000 events, of everyone
 POLL_S = 0.2  # between two looks at what the server has recorded
 FORGOTTEN_S = 20.0  # no new record of a batch for so long: the server has lost it
-UNKNOWN_S = 10.0  # how long a run to close may be unknown to a server that lags behind
+UNKNOWN_S = 30.0  # how long a run to close may be unknown to a server that lags behind
 
 Entry = TaskRunReport | Closing
 

@@ -65,7 +65,7 @@ def seconds_text(seconds: float) -> str:
     """As in '0.04 s', '3.2 s', '12 min 5 s', '3 h 20 min'."""
     if seconds < 0.1:
         return f"{seconds:.2g} s" if seconds >= 0.001 else "0 s"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -82,14 +82,12 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
-def markdown(rows: Sequence[StepRow], title: str, description: str = "") -> str:
+def markdown(rows: Sequence[StepRow], title: str) -> str:
     """The rows as a page in Markdown, at most `MAX_ROWS` of them, the rest counted."""
     ordered = by_weight(rows)
     shown, more = ordered[:MAX_ROWS], ordered[MAX_ROWS:]
     facts = ", ".join(filter(None, [counts_text(rows), saved_text(rows)]))
     lines = [f"## {escaped(title)}", "", escaped(facts) or "No steps.", ""]
-    if description:
-        lines += [escaped(description), ""]
     if shown:
         lines += [f"| {' | '.join(_COLUMNS)} |", "|---|---|---|--:|--:|--:|"]
         lines += [f"| {' | '.join(_cells(row))} |" for row in shown]

@@ -7,10 +7,14 @@ Prefect's engine spends 3 ms of CPU and three messages on a task run even where 
 run. Here a report costs some microseconds, and hundreds of them go in one request from a thread of
 our own. Prefect's own events thread is not used: it sends each event by itself and says nothing of
 those that do not arrive.
+
+A flow run does not wait for a server that records slowly: what is left is sent while the process
+lives on, and waited for when it exits.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import threading
 import time
@@ -38,6 +42,8 @@ __all__ = ["BulkReporter", "TaskRunReport", "task_run_ids"]
 
 BATCH = 500  # reports in one request
 GATHER_S = 0.25  # how long the first report of a batch waits for company
+PATIENCE_S = 3.0  # how long a flow run's end waits for a server that works but is slow
+EXIT_S = 60.0  # how long the process's end waits for it
 BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 REQUEST_S = 15.0
 
@@ -67,9 +73,10 @@ class BulkReporter:
         self._lost: Counter[str] = Counter()
         self._trouble = "the API did not answer in time"
         self._failures = 0
+        self._works = False  # the API answered the last request
         self._due = self._not_before = 0.0
         self._flushing = 0
-        self._closed = False
+        self._closed = self._stopped = self._told = False
         self._thread: threading.Thread | None = None
 
     def report(self, report: TaskRunReport) -> None:
@@ -103,16 +110,25 @@ class BulkReporter:
             return sent and not self._lost
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Flush, end the thread, and warn of what could not be shown."""
+        """Flush, and warn of what could not be shown.
+
+        An API that is in trouble is waited for until the time is up. One that works but is slow
+        gets the rest later, in `EXIT_S` after the end of the program at the latest.
+        """
         if self._closed:
             return
-        self.flush(timeout_s)
+        self.flush(min(PATIENCE_S, timeout_s))
+        if not self._works:
+            self.flush(timeout_s - PATIENCE_S)
         with self._changed:
             self._closed = True
+            left = len(self._pending) + len(self._in_flight)
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(1.0)  # one that hangs in a request is a daemon: left behind
-        self._warn()
+        if left and self._works:
+            self._logger.info("%s task runs will be shown in Prefect a little later.", left)
+            atexit.register(self._end, EXIT_S)  # a temporary server, started before, ends after
+        else:
+            self._end(0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +141,16 @@ class BulkReporter:
     ) -> None:
         self.close()
 
+    def _end(self, timeout_s: float) -> None:
+        self.flush(timeout_s)
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(1.0)  # one that hangs in a request is a daemon: left behind
+        self._tell()
+
     def _is_idle(self) -> bool:
         return not self._pending and not self._in_flight
 
@@ -134,7 +160,7 @@ class BulkReporter:
                 raise RuntimeError("This reporter is closed.")
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._context.run, args=(self._work,), name="mlpipe-task-runs"
+                    target=self._context.copy().run, args=(self._work,), name="mlpipe-task-runs"
                 )
                 self._thread.daemon = True
                 self._thread.start()
@@ -146,8 +172,12 @@ class BulkReporter:
             if len(self._pending) == BATCH:
                 self._changed.notify_all()
 
-    def _warn(self) -> None:
+    def _tell(self) -> None:
+        """Warn, once, of what could not be shown."""
         with self._changed:
+            if self._told:
+                return
+            self._told = True
             lost = self._lost + Counter({self._trouble: len({**self._in_flight, **self._pending})})
         if total := lost.total():
             reasons = "; ".join(f"{count}: {why}" for why, count in lost.items())
@@ -171,17 +201,22 @@ class BulkReporter:
                 sender = Sender(client, self._flow_run_id, self._native, self._lost)
                 while (batch := self._take()) is not None:
                     self._send(sender, batch)
+            if self._closed:
+                self._tell()
+                atexit.unregister(self._end)
         except Exception as error:  # the run goes on; `close` says what is missing, and why
             self._give_up(error)
 
     def _take(self) -> dict[UUID, Entry] | None:
         """Wait for a batch that is due."""
         with self._changed:
-            while not self._closed:
+            while not self._stopped:
                 if not self._pending:
+                    if self._closed:
+                        return None
                     self._changed.wait()
                     continue
-                hurry = self._flushing or len(self._pending) >= BATCH
+                hurry = self._flushing or self._closed or len(self._pending) >= BATCH
                 due = self._not_before if hurry else max(self._not_before, self._due)
                 if (wait_s := due - time.monotonic()) <= 0:
                     keys = list(self._pending)[:BATCH]
@@ -194,9 +229,9 @@ class BulkReporter:
         pause_s = 0.0
         try:
             sender.send(batch)
-            self._failures = 0
+            self._failures, self._works = 0, True
         except NotNow as later:
-            self._trouble = str(later)
+            self._trouble, self._works = str(later), later.pause_s is not None
             if later.pause_s is None:
                 pause_s = BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
                 self._failures += 1
@@ -216,6 +251,8 @@ class BulkReporter:
             self._in_flight, self._pending = {}, {}
             self._thread = None  # a later report tries again
             self._changed.notify_all()
+        if self._closed:
+            self._tell()
 
 
 def _run_logger() -> Any:

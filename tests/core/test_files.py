@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import logging
-import multiprocessing
 import os
 import pickle
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +11,8 @@ import pytest
 from blake3 import blake3
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from prefect_mlpipe.core import copies
 from prefect_mlpipe.core import files as files_module
-from prefect_mlpipe.core import remote_files
 from prefect_mlpipe.core.files import (
     File,
     Folder,
@@ -56,7 +53,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(remote_files, "_folder", str(tmp_path / "copies"))
+    monkeypatch.setattr(copies, "_folder", str(tmp_path / "cache"))
     yield f"memory://{tmp_path.name}"
     fsspec.filesystem("memory").store.clear()
 
@@ -65,7 +62,7 @@ def content_of(path: Path) -> str:
     return hash_of(str(path), lambda: missing(File(path)))
 
 
-# --- File and Folder as paths ---------------------------------------------------------------------
+# --- File and Folder as paths --------------------------------------------------------------------
 
 
 def test_a_file_is_a_path_as_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +115,7 @@ def test_a_file_url_is_the_path(tmp_path: Path) -> None:
     assert File(f"file://{tmp_path}/a").path == f"{tmp_path}/a"
 
 
-# --- pydantic -------------------------------------------------------------------------------------
+# --- pydantic ------------------------------------------------------------------------------------
 
 
 class Parameters(BaseModel):
@@ -149,7 +146,7 @@ def test_a_file_parameter_is_a_plain_string_in_schemas_and_json() -> None:
     assert Parameters.model_validate_json(model.model_dump_json()) == model
 
 
-# --- content --------------------------------------------------------------------------------------
+# --- content -------------------------------------------------------------------------------------
 
 
 def test_a_file_counts_by_content_and_final_name(tmp_path: Path) -> None:
@@ -245,7 +242,7 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
         os.close(writer)
 
 
-# --- the stat index -------------------------------------------------------------------------------
+# --- the stat index ------------------------------------------------------------------------------
 
 
 def test_an_unchanged_file_is_read_once(tmp_path: Path, reads: list[int]) -> None:
@@ -254,9 +251,7 @@ def test_an_unchanged_file_is_read_once(tmp_path: Path, reads: list[int]) -> Non
     assert len(reads) == 1
 
 
-def test_the_index_outlives_the_process(
-    tmp_path: Path, reads: list[int], index: StatIndex
-) -> None:
+def test_the_index_outlives_the_process(tmp_path: Path, reads: list[int], index: StatIndex) -> None:
     (tmp_path / "x").write_text("1")
     content_of(tmp_path / "x")
     again = pickle.loads(pickle.dumps(index))
@@ -309,27 +304,6 @@ def test_a_file_that_was_just_written_is_not_trusted_to_stay(
     assert len(reads) == 2
 
 
-class Facts:
-    def __init__(self, mtime_ns: int, ctime_ns: int) -> None:
-        self.st_mtime_ns, self.st_ctime_ns = mtime_ns, ctime_ns
-
-
-@pytest.mark.parametrize(
-    ("facts", "hashed", "settled"),
-    [
-        (Facts(10, 10), 100_000_009, False),
-        (Facts(10, 10), 100_000_011, True),
-        (Facts(0, 2_000_000_000), 4_000_000_000, False),
-        (Facts(0, 2_000_000_000), 4_500_000_001, True),
-        (Facts(9_000_000_000, 10), 1_000_000_000, False),
-    ],
-)
-def test_times_settle_by_the_resolution_of_the_file_system(
-    facts: Facts, hashed: int, settled: bool
-) -> None:
-    assert StatIndex().settled(facts, hashed) is settled  # type: ignore[arg-type]
-
-
 def test_a_file_that_changes_while_it_is_hashed_is_hashed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,64 +337,7 @@ def test_a_file_that_never_stops_changing_is_an_error(
         content_of(path)
 
 
-def test_an_index_that_is_no_database_is_made_again(tmp_path: Path) -> None:
-    (tmp_path / "i").mkdir()
-    (tmp_path / "i" / "stat-index.sqlite").write_bytes(b"garbage" * 1000)
-    first = StatIndex(str(tmp_path / "i"))
-    first.put("state", "hash")
-    first.close()
-    second = StatIndex(str(tmp_path / "i"))
-    assert second.get("state") == "hash"
-    second.close()
-
-
-def test_an_index_that_cannot_be_kept_still_works_and_says_so_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("")
-    index = StatIndex(str(tmp_path / "file" / "index"))
-    with caplog.at_level(logging.WARNING):
-        index.put("state", "hash")
-        index.put("other", "hash")
-    assert index.get("state") == "hash"
-    assert len(caplog.records) == 1
-    assert str(tmp_path / "file") in caplog.text
-
-
-def test_an_index_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
-    index = StatIndex(str(tmp_path / "i"))
-    index.put("one", "1")
-    other = sqlite3.connect(tmp_path / "i" / "stat-index.sqlite")
-    other.execute("BEGIN IMMEDIATE")
-    other.execute("INSERT INTO content VALUES ('two', '2')")
-    other.commit()
-    other.close()
-    assert index.get("two") == "2"
-    index.close()
-
-
-def _fill(folder: str, number: int) -> None:
-    index = StatIndex(folder)
-    for item in range(100):
-        index.put(f"{number}-{item}", str(item))
-    index.close()
-
-
-def test_several_processes_share_an_index(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_fill, args=(str(tmp_path), n)) for n in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    index = StatIndex(str(tmp_path))
-    assert [index.get(f"{n}-{i}") for n in range(3) for i in range(100)] == [
-        str(i) for _ in range(3) for i in range(100)
-    ]
-    index.close()
-
-
-# --- what changed while a step ran ----------------------------------------------------------------
+# --- what changed while a step ran ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -456,7 +373,7 @@ def test_a_snapshot_of_a_file_tells_that_it_changed_or_is_gone(tmp_path: Path) -
     assert fingerprint_state(File(path)) is None
 
 
-# --- URLs -----------------------------------------------------------------------------------------
+# --- URLs ----------------------------------------------------------------------------------------
 
 
 def test_a_remote_file_counts_as_a_local_one_of_that_name_and_content(

@@ -33,7 +33,10 @@ class Api:
 
         return self.client.create_flow_run(nothing, state=Running()).id
 
-    def post(self, path: str, body: Any) -> Any:
+    def get(self, path: Any) -> Any:
+        return self.client.request("GET", path).json()
+
+    def post(self, path: Any, body: Any) -> Any:
         return self.client.request("POST", path, json=body).json()
 
     def task_runs(self, flow_run_id: UUID) -> dict[str, Any]:
@@ -42,12 +45,13 @@ class Api:
         return {task_run["name"]: task_run for task_run in found}
 
     def count(self, flow_run_id: UUID) -> int:
-        return self.post("/task_runs/count", {"flow_runs": {"id": {"any_": [str(flow_run_id)]}}})
+        filter = {"flow_runs": {"id": {"any_": [str(flow_run_id)]}}}
+        return int(self.post("/task_runs/count", filter))
 
     def edges(self, flow_run_id: UUID) -> set[tuple[str, str]]:
         """The edges that the run page draws, by names."""
-        path = f"/flow_runs/{flow_run_id}/graph-v2"
-        nodes = {node["id"]: node for _, node in self.client.request("GET", path).json()["nodes"]}
+        graph = self.get(f"/flow_runs/{flow_run_id}/graph-v2")
+        nodes = {node["id"]: node for _, node in graph["nodes"]}
         return {
             (nodes[parent["id"]]["label"], node["label"])
             for node in nodes.values()

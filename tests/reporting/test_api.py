@@ -34,7 +34,7 @@ def test_an_api_that_answered_is_not_asked_again_at_once() -> None:
 
 def test_an_api_that_is_busy_or_wants_a_login_answers() -> None:
     for status in (401, 503):
-        with FakeApi(lambda *_, status=status: (status, None)).running():  # type: ignore[misc]
+        with FakeApi(lambda *_, status=status: (status, None)).running():
             ensure_api()
 
 
@@ -64,9 +64,9 @@ def test_a_url_without_its_end_is_told_from_one_that_is_down(api: Server) -> Non
 
 
 def test_of_prefect_cloud_any_answer_will_do() -> None:
-    with FakeApi(lambda *_: (404, None)).running() as api:
-        with temporary_settings({PREFECT_CLOUD_API_URL: api.url}):
-            ensure_api()
+    api = FakeApi(lambda *_: (404, None))
+    with api.running(), temporary_settings({PREFECT_CLOUD_API_URL: api.url}):
+        ensure_api()
 
 
 def test_no_api_and_no_temporary_server_is_said_before_anything_is_tried() -> None:
@@ -111,7 +111,7 @@ def test_a_temporary_server_is_announced_once_and_tuned_but_for_what_the_user_se
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.count("Waiting for a temporary Prefect server") == 1
     assert ran.stderr.count("server is up after") == 1
-    assert ran.stdout.count("True") == 5, ran.stdout
+    assert ran.stdout.count("True") == 6, ran.stdout
 
 
 def test_the_advised_settings_have_names_in_the_environment() -> None:

@@ -6,8 +6,10 @@ import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import httpx
 import pytest
 from prefect import flow, get_run_logger
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.context import FlowRunContext
 
 from prefect_mlpipe.reporting import artifacts
@@ -120,13 +122,20 @@ def test_a_summary_is_made_inside_a_running_event_loop_too(prefect_api: Api) -> 
     import asyncio
 
     id = asyncio.run(_in_a_running_loop(prefect_api))
-    assert prefect_api.client.request("GET", f"/artifacts/{id}").json()["type"] == "markdown"
+    assert prefect_api.get(f"/artifacts/{id}")["type"] == "markdown"
 
 
-def test_a_summary_that_is_refused_costs_a_warning_and_not_the_run(prefect_api: Api) -> None:
+def test_a_summary_that_is_refused_costs_a_warning_and_not_the_run(
+    prefect_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: SyncPrefectClient, artifact: object) -> None:
+        raise httpx.ReadTimeout("no answer")
+
+    monkeypatch.setattr(SyncPrefectClient, "create_artifact", refuse)
+
     @flow(name="digits")
     def digits() -> tuple[UUID | None, UUID]:
-        return create_summary([], "digits", key="No Such Key!"), flow_run_id()
+        return create_summary([], "digits"), flow_run_id()
 
     artifact, flow_run = digits()
     assert artifact is None

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,7 +17,7 @@ from prefect import flow
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from prefect_mlpipe.reporting import posting, task_runs
+from prefect_mlpipe.reporting import events, posting, task_runs
 from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
 from tests.reporting.conftest import VISIBLE_S, Api, eventually
 from tests.reporting.fake_api import Answer, FakeApi
@@ -110,7 +114,7 @@ def test_reused_steps_are_shown_as_cached_with_message_and_edges(
 @BOTH_WAYS
 def test_every_state_is_shown_by_its_name_and_type(prefect_api: Api, native: bool) -> None:
     flow_run = prefect_api.new_flow_run()
-    expected = {name: kind.value for name, kind in task_runs.STATE_TYPES.items()}
+    expected = {name: kind.value for name, kind in events.STATE_TYPES.items()}
     with BulkReporter(flow_run, native=native) as reporter:
         for i, state in enumerate(expected):
             id = task_run_ids(1)[0]
@@ -333,16 +337,7 @@ def test_a_refused_login_is_said_once_for_all(quick: None, warnings: list[str]) 
 
 
 def test_a_server_that_does_not_keep_up_is_not_flooded(quick: None, warnings: list[str]) -> None:
-    recorded = 0
-
-    def answer(method: str, path: str, body: Any) -> Answer:
-        nonlocal recorded
-        if path == "/task_runs/count":
-            recorded += 1  # one run for each time it is asked
-            return 200, min(recorded % 7, len(body["task_runs"]["id"]["any_"]))
-        return 204, None
-
-    with FakeApi(answer).running() as api, BulkReporter(uuid4(), native=False) as reporter:
+    with FakeApi(Slow()).running() as api, BulkReporter(uuid4(), native=False) as reporter:
         for report in reports(40):
             reporter.report(report)
         assert reporter.flush(10)
@@ -351,6 +346,67 @@ def test_a_server_that_does_not_keep_up_is_not_flooded(quick: None, warnings: li
     assert "/task_runs/count" not in asked[:2]  # ten may be under way unseen
     assert all("/task_runs/count" in asked[i : i + 2] for i in range(1, len(asked) - 2))
     assert warnings == []
+
+
+class Slow:
+    """An API that records one more task run each time that it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, method: str, path: str, body: Any) -> Answer:
+        if path != "/task_runs/count":
+            return 204, None
+        self.asked += 1
+        return 200, min(self.asked % 7, len(body["task_runs"]["id"]["any_"]))
+
+
+def test_a_flow_run_ends_before_a_slow_server_has_it_all(
+    quick: None, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
+    monkeypatch.setattr(task_runs, "PATIENCE_S", 0.05)
+    with FakeApi(Slow()).running() as api:
+        with BulkReporter(uuid4(), native=False) as reporter:
+            first, *others = reports(60)
+            reporter.report(first)
+            assert reporter.flush(10)  # the API is known to work
+            for report in others:
+                reporter.report(report)
+        assert len(posted(api)) < 60
+        assert len(eventually(lambda: posted(api), lambda all: len(all) >= 60, 20)) == 60
+        with pytest.raises(RuntimeError, match="closed"):
+            reporter.report(reports(1)[0])
+        assert reporter.flush(10)
+    assert warnings == []
+
+
+PROGRAM = """
+from uuid import UUID
+from prefect_mlpipe.reporting import events, posting, task_runs
+from tests.reporting.test_task_runs import reports
+posting.MAX_UNRECORDED, task_runs.BATCH, posting.POLL_S, task_runs.PATIENCE_S = 10, 5, 0.01, 0.05
+with task_runs.BulkReporter(UUID(int=7), native=False) as reporter:
+    first, *others = reports(60)
+    reporter.report(first)
+    assert reporter.flush(10)
+    for report in others:
+        reporter.report(report)
+"""
+
+
+def test_a_program_does_not_exit_before_a_slow_server_has_it_all() -> None:
+    with FakeApi(Slow()).running() as api:
+        root = Path(__file__).parents[2]
+        environment = {
+            **os.environ,
+            "PREFECT_API_URL": api.url,
+            "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+            "PYTHONPATH": str(root),
+        }
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=environment, check=True, timeout=60, cwd=root
+        )
+    assert len(posted(api)) == 60
 
 
 def test_a_batch_that_the_server_forgot_is_posted_again_and_then_counted_as_lost(
@@ -398,7 +454,7 @@ def test_reports_from_many_threads_all_arrive(quick: None, monkeypatch: pytest.M
     monkeypatch.setattr(posting, "MAX_UNRECORDED", 10_000)
     with FakeApi(takes_all).running() as api, BulkReporter(uuid4(), native=False) as reporter:
         threads = [
-            threading.Thread(target=lambda: [reporter.report(report) for report in reports(50)])
+            threading.Thread(target=lambda: list(map(reporter.report, reports(50))))
             for _ in range(8)
         ]
         for thread in threads:

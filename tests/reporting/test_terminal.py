@@ -168,7 +168,9 @@ def test_the_streams_are_what_they_were_when_the_block_ends(
         with live("digits"):
             assert sys.stdout is not terminal.stream
         assert (sys.stdout, sys.stderr) == (terminal.stream, terminal.stream)
-    assert [handler.stream for handler in log.handlers] == [terminal.stream]
+    (handler,) = log.handlers
+    assert isinstance(handler, logging.StreamHandler)
+    assert handler.stream is terminal.stream
 
 
 FLOW = """

@@ -8,12 +8,13 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow
+from prefect.client.schemas.objects import State, StateType
 from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     get_current_settings,
     temporary_settings,
 )
-from prefect.states import Cancelled, Cancelling, Running, State
+from prefect.states import Cancelled, Cancelling, Running
 
 from prefect_mlpipe.reporting.watch import HEARTBEAT, RunWatch, without_prefect_heartbeat
 from tests.reporting.conftest import VISIBLE_S, Api, eventually
@@ -58,7 +59,7 @@ def test_a_cancelled_run_is_noticed_once(prefect_api: Api, state: State) -> None
 def test_any_other_state_is_let_be(prefect_api: Api) -> None:
     flow_run, cancelled = prefect_api.new_flow_run(), Calls()
     with RunWatch(flow_run, cancelled, poll_s=0.02):
-        for state in (Running(name="Retrying"), State(type="PAUSED", name="Paused")):
+        for state in (Running(name="Retrying"), State(type=StateType.PAUSED, name="Paused")):
             prefect_api.client.set_flow_run_state(flow_run, state, force=True)
         assert not cancelled.first.wait(0.2)
 
@@ -117,7 +118,7 @@ def heartbeats(api: Api, flow_run: UUID) -> list[Any]:
         "event": {"name": [HEARTBEAT]},
         "resource": {"id": [f"prefect.flow-run.{flow_run}"]},
     }
-    return api.post("/events/filter", {"filter": filter})["events"]
+    return list(api.post("/events/filter", {"filter": filter})["events"])
 
 
 def test_heartbeats_are_found_where_automations_look_for_them(prefect_api: Api) -> None:
@@ -138,11 +139,11 @@ def test_prefects_own_heartbeat_is_off_within_the_block_only(prefect_api: Api) -
     def night() -> None:
         seen.append(get_current_settings().flows.heartbeat_frequency)
 
-    before = get_current_settings().flows.heartbeat_frequency
-    with without_prefect_heartbeat():
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 60}):
+        with without_prefect_heartbeat():
+            night()
         night()
-    assert seen == [None]
-    assert get_current_settings().flows.heartbeat_frequency == before
+    assert seen == [None, 60]
 
 
 @pytest.mark.parametrize(("chosen", "expected"), [(None, 30.0), (45, 45.0)])

@@ -1,0 +1,102 @@
+"""What all computes on Dask clusters have in common, as frozen settings.
+
+Knows how a cluster is made when it is asked for; that is when dask is imported, not before. Knows
+nothing of steps or runs. A cluster is either ours, started when a step must run there and closed
+when none can need it any more, or somebody's with an `address`, and then it is left running.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from abc import abstractmethod
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from prefect_mlpipe.compute.targets import Target
+
+# The hangs that these prevent are described in `ClusterTarget.scheduler_settings`.
+_LOST_WORKER_S = 120
+
+
+class ClusterTarget(Target):
+    """A place where steps run on the workers of a Dask cluster; the base of `Dask` and `Cuda`.
+
+    Attributes:
+        address: of a scheduler that runs already; it is left running.
+        shared_store: whether workers elsewhere see the store's folder under the same path.
+        allowed_failures: how often a step whose worker died is sent to another one, if it may be
+            reused: it has no effects but its value. Other steps are sent again only as often as
+            their `retries` say.
+        workers_timeout_s: how long a step waits for a worker while there is none.
+    """
+
+    # Names of fields that say what to start; none of them goes with `address`.
+    _starting: ClassVar[tuple[str, ...]] = ()
+
+    address: str | None = None
+    shared_store: bool = False
+    allowed_failures: int = Field(default=2, ge=0)
+    workers_timeout_s: float = Field(default=300, gt=0)
+
+    @model_validator(mode="after")
+    def _refuse_address_of_ours(self) -> ClusterTarget:
+        said = [name for name in self._starting if name in self.model_fields_set]
+        if self.address is not None and said:
+            raise ValueError(
+                f"address={self.address!r} names a cluster that runs already, but "
+                f"{', '.join(said)} would start one; leave one of them out"
+            )
+        return self
+
+    @property
+    def remote(self) -> bool:
+        """Whether its workers may be on other machines."""
+        return self.address is not None and not _is_loopback(self.address)
+
+    def scheduler_settings(self) -> dict[str, Any]:
+        """Return dask's settings for a cluster of ours.
+
+        A worker that needs longer than `lost-worker-timeout` to come back is given up for good, and
+        what waits for it waits for ever. A step whose worker died would be run again without
+        anybody knowing (`allowed-failures`): we send it again ourselves, and count.
+        """
+        return {
+            "distributed.deploy.lost-worker-timeout": f"{_LOST_WORKER_S}s",
+            "distributed.scheduler.no-workers-timeout": f"{self.workers_timeout_s}s",
+            "distributed.scheduler.allowed-failures": 0,
+            "distributed.scheduler.worker-saturation": 1.0,
+        }
+
+    def start(self) -> Any:
+        """Start a cluster and return it; `None` where there is an `address`.
+
+        Raises:
+            ComputeUnavailable: it cannot be started; says what is needed.
+        """
+        if self.address is not None:
+            return None
+        import dask.config
+
+        with dask.config.set(self.scheduler_settings()):
+            cluster = self._start()
+        # Read when a worker is lost, so it has to stand for as long as the cluster does.
+        dask.config.set(
+            {"distributed.deploy.lost-worker-timeout": f"{_LOST_WORKER_S}s"},
+        )
+        return cluster
+
+    @abstractmethod
+    def _start(self) -> Any:
+        """Start a cluster of ours."""
+
+
+def _is_loopback(address: str) -> bool:
+    host = urlsplit(address if "://" in address else f"tcp://{address}").hostname or ""
+    if host == "localhost" or address.startswith("inproc:"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,222 @@
+"""What runs on a dask worker: one call at a time, in the context of its flow run.
+
+Knows dask's workers. Knows nothing of graphs or decisions. Here the code that will really run is
+walked and compared with that of the key, before Prefect hears of a task run: where they differ,
+nothing ran and nothing is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from distributed import Worker, get_worker
+from distributed.diagnostics.plugin import WorkerPlugin
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+
+from prefect_mlpipe.compute.context import WorkerContext
+from prefect_mlpipe.compute.tasks import Try
+from prefect_mlpipe.compute.travel import Order, pack_error, unpack_call, unpack_step
+from prefect_mlpipe.core.code import CodeReader
+from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.environment import python_environment, versions
+from prefect_mlpipe.engine.calls import Done, InputLost
+from prefect_mlpipe.errors import CodeMismatch, ComputeError, EnvironmentMismatch
+from prefect_mlpipe.steps import Step
+
+# What came of an order: kind, content, tries, metrics, log lines. Kinds: `done` (a `Done`), `lost`
+# (value, kind, error of an `InputLost`), `failed` (an error, by `pack_error`), `refused` (nothing
+# ran; a `ComputeError`).
+Result = tuple[str, Any, int, Mapping[str, Any], list[str]]
+
+_STEPS = 256
+_DRAIN_S = 10
+
+_contexts: dict[str, _Run] = {}
+
+
+class RunContext(WorkerPlugin):
+    """Brings the context of a flow run to every worker, also to those that come later.
+
+    Args:
+        run_id: of the flow run.
+        data: by `pack_context`.
+    """
+
+    def __init__(self, run_id: str, data: bytes) -> None:
+        self.name = plugin_name(run_id)
+        self._run_id = run_id
+        self._data = data
+
+    def setup(self, worker: Worker) -> None:
+        """Keep the context; it is entered when the first task run needs it."""
+        _contexts[self._run_id] = _Run(self._data)
+
+    def teardown(self, worker: Worker) -> None:
+        """Forget the context."""
+        run = _contexts.pop(self._run_id, None)
+        if run is not None:
+            run.close()
+
+
+def plugin_name(run_id: str) -> str:
+    """Return what the plugin, and the topic of notices, of a flow run are called."""
+    return f"mlpipe-{run_id}"
+
+
+class _Run:
+    """One flow run on this worker: its context, and the steps that have come here."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._lock = threading.Lock()
+        self._context: WorkerContext | None = None
+        self._steps: dict[bytes, Step[..., Any]] = {}
+
+    @property
+    def context(self) -> WorkerContext:
+        """The context, entered once."""
+        with self._lock:
+            if self._context is None:
+                self._context = WorkerContext(self._data)
+            return self._context
+
+    def step(self, order: Order) -> Step[..., Any]:
+        """Return the step of an order, if it is that of the key.
+
+        Raises:
+            EnvironmentMismatch: other versions are installed here.
+            CodeMismatch: the code here is another.
+        """
+        check_environment(order)
+        known = self._steps.get(order.step)
+        if known is not None and _difference(order, known) is None:
+            return known
+        # Anew, and not the one that is known: a copy by value has globals of its own, which a step
+        # may have changed.
+        try:
+            step = unpack_step(order.step)
+        except ImportError as error:
+            raise _code_mismatch(order, {"error": f"{type(error).__name__}: {error}"}) from error
+        difference = _difference(order, step)
+        if difference is not None:
+            raise _code_mismatch(order, difference)
+        while len(self._steps) >= _STEPS:
+            self._steps.pop(next(iter(self._steps)))
+        self._steps[order.step] = step
+        return step
+
+    def close(self) -> None:
+        """Leave the context."""
+        if self._context is not None:
+            self._context.close()
+
+
+def check_environment(order: Order) -> None:
+    """Refuse an order if other versions are installed here than the key says.
+
+    Raises:
+        EnvironmentMismatch: with what differs.
+    """
+    own = python_environment()
+    named = order.environment.keys() - {"python", "optimize"}
+    here = {**own, **versions(named)}
+    differing = {
+        name: f"driver {order.environment.get(name, 'none')}, worker {here.get(name) or 'none'}"
+        for name in sorted(order.environment.keys() | own.keys())
+        if order.environment.get(name) != here.get(name)
+    }
+    if differing:
+        raise EnvironmentMismatch(
+            f"Step '{order.name}' would run with other versions on a worker than those of its key.",
+            {**differing, "worker": get_worker().address},
+            "Give the workers the environment of the driver, or start the pipeline in theirs.",
+        )
+
+
+def _difference(order: Order, step: Step[..., Any]) -> dict[str, Any] | None:
+    if not order.code:
+        return None
+    try:
+        code = CodeReader().read(step.fn, ignore=step.options.ignore)
+    except Undigestible as error:
+        return {"at": error.path, "because": error.why}
+    if code.digest == order.code:
+        return None
+    return {"parts here": dict(code.parts), "digest here": code.digest}
+
+
+def _code_mismatch(order: Order, facts: Mapping[str, Any]) -> CodeMismatch:
+    return CodeMismatch(
+        f"Step '{order.name}' would run other code on a worker than that of its key.",
+        {"function": order.function, "worker": get_worker().address, **facts},
+        "Restart the workers, or bring the user's modules there up to date.",
+    )
+
+
+class _NoticedTry(Try):
+    """A try whose beginnings and ends the driver is told of, for timeouts and dead workers."""
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, call: Any, tell: Any) -> None:
+        super().__init__(call)
+        self._tell = tell
+
+    def execute(self) -> Done:
+        self._tell(self.call.attempt + 1, True)
+        try:
+            return super().execute()
+        except BaseException:
+            self._tell(self.call.attempt, False)
+            raise
+
+
+def run_order(data: bytes) -> Result:
+    """Run one call as a native Prefect task run; return what came of it, never a Prefect state."""
+    order: Order = pickle.loads(data)
+    run = _contexts[order.run_id]
+    try:
+        step = run.step(order)
+    except ComputeError as error:
+        return ("refused", error, 0, {}, [])
+    context = run.context
+    call = unpack_call(order.call, step, context.store)
+    attempt = _NoticedTry(call, partial(_tell, get_worker(), order))
+    task = context.task_runs.task(step, call.attempt)
+    task_run = context.task_runs.task_run(task, order.name, order.parents, order.task_run_id)
+    outcome = context.copy().run(context.task_runs.drive, task, task_run, attempt)
+    kind, content = _content(order.name, *outcome)
+    return (kind, content, call.attempt, call.current.metrics, call.current.logs)
+
+
+def _content(name: str, done: Done | None, error: BaseException | None) -> tuple[str, Any]:
+    if done is not None:
+        return "done", done
+    assert error is not None
+    if isinstance(error, InputLost):
+        return "lost", (error.value, error.kind, error.error)
+    return "failed", pack_error(error, name)
+
+
+def _tell(worker: Worker, order: Order, attempt: int, begins: bool) -> None:
+    notice = [str(order.task_run_id), order.number, attempt, begins, worker.address]
+    worker.log_event(plugin_name(order.run_id), notice)
+
+
+async def flush(run_id: str) -> None:
+    """Bring what this worker has to say to the API, and what it wrote to the disk."""
+    run = _contexts.get(run_id)
+    if run is not None:
+        await asyncio.to_thread(_flush, run)
+
+
+def _flush(run: _Run) -> None:
+    run.context.store.sync()
+    APILogWorker.drain_all(timeout=_DRAIN_S)
+    EventsWorker.drain_all(timeout=_DRAIN_S)

@@ -1,0 +1,83 @@
+"""What is known of a call when it is decided: its key, its record, what changed.
+
+The thin caller of `core.decide`: it does the reading. A run and a plan both decide through it, so
+a plan cannot differ from the run but where a fact has changed in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from prefect_mlpipe.core.code import Code
+from prefect_mlpipe.core.decide import Decision, Options, changes_since, decide
+from prefect_mlpipe.core.files import use_stat_index
+from prefect_mlpipe.core.graph import Node
+from prefect_mlpipe.core.manifest import Manifest, Reason
+from prefect_mlpipe.core.record import Record
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.engine.keying import Keyer
+from prefect_mlpipe.engine.outputs import Outputs
+from prefect_mlpipe.engine.selection import Selection
+
+
+class BaselineLike(Protocol):
+    """What a step is compared with to say what changed."""
+
+    def key(self, node: str) -> str | None:
+        """Return the key that a node had when it last succeeded."""
+
+    def manifest(self, node: Node) -> Manifest | None:
+        """Return the manifest to compare a node with."""
+
+
+class Decider:
+    """Makes manifests and decisions, for a run or for a plan."""
+
+    def __init__(
+        self,
+        store: Store,
+        keyer: Keyer,
+        selection: Selection,
+        baseline: BaselineLike,
+        clock: Callable[[], float],
+    ) -> None:
+        use_stat_index(store.stat_index)  # a large file that did not change is not read again
+        self.keyer = keyer
+        self.selection = selection
+        self._store = store
+        self._baseline = baseline
+        self._clock = clock
+
+    def manifest(self, node: Node, outputs: Outputs) -> Manifest:
+        """Return everything that the key of a node is made of; see `Keyer.manifest`."""
+        return self.keyer.manifest(node.step, node.name, node.arguments, outputs.reference)
+
+    def decide(
+        self, node: Node, manifest: Manifest, key: str, lost: Reason | None = None
+    ) -> tuple[Decision, Record | None]:
+        """Return the decision on a node, and the record that stands under its key."""
+        step = node.step
+        record = self._store.read_record(key) if step.cached else None
+        options = Options(
+            step.cached,
+            self.selection.is_refreshed(node.name),
+            step.options.cache_expiration,
+            lost,
+        )
+        decision = decide(
+            record, options, self._clock(), lambda: self._changes(node, manifest, key)
+        )
+        return decision, record
+
+    def _changes(self, node: Node, manifest: Manifest, key: str) -> list[Reason]:
+        if key == self._baseline.key(node.name):
+            return [Reason("value missing", "its record")]
+        code = self.keyer.code(node.step, node.name).code
+        return changes_since(manifest, self._baseline.manifest(node), self.parts(code))
+
+    def parts(self, code: Code) -> Callable[[str], Mapping[str, str] | None]:
+        """Return a look-up of pieces by digest of code: present code, else what the store kept."""
+        return lambda wanted: (
+            code.parts if wanted == code.digest else self._store.read_code(wanted)
+        )

@@ -1,0 +1,60 @@
+"""What the engine needs of whoever runs calls, and of whoever is told what happens.
+
+Knows neither. Whoever implements these needs nothing else of the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from queue import SimpleQueue
+from typing import Any, NamedTuple, Protocol
+
+from prefect_mlpipe.engine.calls import Done, StepCall
+from prefect_mlpipe.engine.steprun import StepRun
+
+
+class Outcome(NamedTuple):
+    """What a runner reports of a submitted call."""
+
+    run: StepRun
+    attempt: int
+    done: Done | None
+    error: BaseException | None
+
+
+class Cancel(NamedTuple):
+    """Put on the queue of outcomes to stop the run from outside."""
+
+    message: str
+
+
+class Runner(Protocol):
+    """Where calls run."""
+
+    def inline(self, run: StepRun, call: StepCall) -> Outcome | None:
+        """Run a call here and now, or return `None` where that cannot be done."""
+
+    def submit(self, run: StepRun, call: StepCall, outcomes: SimpleQueue[Any]) -> None:
+        """Start a call; put its `Outcome` on the queue when it has ended."""
+
+    def abandon(self, run: StepRun, state: str, message: str) -> None:
+        """Give up a call that cannot be stopped; its outcome will be dropped."""
+
+    def close(self) -> None:
+        """Release what was started."""
+
+
+class Reporter(Protocol):
+    """Who is told what happens."""
+
+    def reading(self, run: StepRun) -> None:
+        """A step is about to run: `run.reasons` say why."""
+
+    def settled(self, run: StepRun) -> None:
+        """A step has come to its end: `run.state` says how."""
+
+    def progress(self, runs: Mapping[str, int], running: Iterable[StepRun]) -> None:
+        """Counts by state have changed."""
+
+    def warned(self, text: str) -> None:
+        """Something is not as the user may think, and the run goes on."""

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from prefect_mlpipe.core.store import Store
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Store:
+    """A store in a folder."""
+    return Store(tmp_path / "store", cache_folder=str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[Store]:
+    """A store behind fsspec."""
+    yield Store(f"memory://{tmp_path.name}", cache_folder=str(tmp_path / "cache"))
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture(params=["local", "remote"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """Both, one after the other."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Store)
+    return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "tree" / "sub").mkdir(parents=True)
+    (tmp_path / "tree" / "empty").mkdir()
+    (tmp_path / "tree" / "a[1].csv").write_text("1,2")
+    (tmp_path / "tree" / "sub" / "model.bin").write_bytes(os.urandom(2_000_000))
+    return tmp_path / "tree"
