@@ -7,7 +7,7 @@ from prefect_mlpipe.engine.keying import EnvVar
 from prefect_mlpipe.errors import MlpipeError
 from prefect_mlpipe.pipelines import Pipeline, RunOptions, pipeline
 from prefect_mlpipe.planning import Plan, StepPlan
-from prefect_mlpipe.publishing import publish
+from prefect_mlpipe.publishing import publish, published
 from prefect_mlpipe.steps import Resources, Step, step, unmapped
 from prefect_mlpipe.tracing import resolve
 
@@ -29,6 +29,7 @@ __all__ = [
     "output_folder",
     "pipeline",
     "publish",
+    "published",
     "resolve",
     "step",
     "unmapped",

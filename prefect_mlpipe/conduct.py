@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from prefect_mlpipe.compute.targets import Target, adopt_computes
-from prefect_mlpipe.core.graph import Graph, Output, replace_outputs
+from prefect_mlpipe.core.graph import Graph, Node, Output, replace_outputs
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import load
@@ -24,7 +24,7 @@ from prefect_mlpipe.engine.protocols import Reporter, Runner
 from prefect_mlpipe.engine.queue import Engine
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.engine.steprun import StepRun
-from prefect_mlpipe.errors import RunCancelled, StoreUnavailable
+from prefect_mlpipe.errors import RunCancelled, StoreUnavailable, UnresolvedOutput
 from prefect_mlpipe.runs import Baseline, plain
 from prefect_mlpipe.settings import Failures
 from prefect_mlpipe.tracing import Tracer
@@ -106,7 +106,7 @@ class Conduct:
             decider=Decider(self.store, keyer, self.selection, baseline, time.time),
             failures=self.failures,
             current=self._current,
-            check=lambda nodes: adopt_computes(graph, nodes, self.computes),
+            check=lambda nodes: self._check(graph, nodes),
         )
         on_engine(engine)
         state, error, packed = "completed", None, {"value": None}
@@ -123,15 +123,20 @@ class Conduct:
             ending = Ending(self.info, started, state, error, packed)
             self._leave(ending.document(graph, engine, baseline), engine, error)
 
+    def _check(self, graph: Graph, nodes: Sequence[Node]) -> None:
+        adopt_computes(graph, nodes, self.computes)
+        self.runner.check(nodes)
+
     def _trace(self, graph: Graph, engine: Engine) -> tuple[Any, Any]:
         tracer = Tracer(graph, engine.resolve)
+        stops: tuple[type[BaseException], ...] = (RunCancelled, *self.stops)
         try:
             returned = self._body(tracer, engine)
             engine.finish()
             kept = replace_outputs(returned, lambda output: _reached(engine, output))
             value = engine.load(kept) if self.loading else None
             return value, engine.references(kept)
-        except (RunCancelled, *self.stops):
+        except stops:
             engine.abandon("Cancelled", "the run was cancelled")
             raise
         except Exception:
@@ -142,12 +147,16 @@ class Conduct:
             raise
 
     def _body(self, tracer: Tracer, engine: Engine) -> Any:
+        stops: tuple[type[BaseException], ...] = (RunCancelled, StoreUnavailable, *self.stops)
         try:
             return tracer.run(self.pipeline, self.pipeline.body, self.arguments)
-        except (RunCancelled, StoreUnavailable, *self.stops):
+        except stops:
             raise
         except Exception as error:
             engine.wind_down(error)
+            if isinstance(error.__cause__, UnresolvedOutput):
+                # A Prefect task was handed an output; Prefect's own words would hide what is wrong.
+                raise error.__cause__ from None
             raise
 
     def _current(self, run: StepRun) -> Current:
@@ -161,9 +170,7 @@ class Conduct:
             store=self.store,
         )
 
-    def _leave(
-        self, document: dict[str, Any], engine: Engine, error: BaseException | None
-    ) -> None:
+    def _leave(self, document: dict[str, Any], engine: Engine, error: BaseException | None) -> None:
         try:
             self.store.write_run(
                 self.info.pipeline, self.info.id, document, started=document["started"]

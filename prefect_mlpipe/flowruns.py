@@ -22,7 +22,8 @@ from prefect.flow_engine import FlowRunTimeoutError
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled
 
-from prefect_mlpipe.compute.flow import FlowRunner, parent_ids
+from prefect_mlpipe.compute.flow import parent_ids
+from prefect_mlpipe.compute.routes import RoutingRunner
 from prefect_mlpipe.conduct import Conduct, Returned, RunInfo
 from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.core.record import StoredValue
@@ -41,7 +42,6 @@ from prefect_mlpipe.settings import Settings
 
 LOGGED_REUSES = 50  # each line is a row in Prefect's database
 SHOWN_ITEMS = 200  # task runs for items of one mapped step
-HANDED_OVER_S = 0.0  # task runs are sent after the flow's last state: the flow does not wait
 
 
 class Call:
@@ -86,7 +86,7 @@ def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     token = _call.set(None)  # a pipeline that a step calls has no caller of ours
     try:
         keep_logs()
-        value, returned = _conduct(context, arguments)
+        value, returned = _conduct(context, arguments, loading=call is not None)
     except StoppedByPrefect as cancelled:
         return Cancelled(message=str(cancelled))
     finally:
@@ -96,22 +96,26 @@ def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     return returned
 
 
-def _conduct(context: FlowRunContext, arguments: dict[str, Any]) -> tuple[Any, Returned]:
+def _conduct(
+    context: FlowRunContext, arguments: dict[str, Any], *, loading: bool
+) -> tuple[Any, Returned]:
     assert context.flow_run is not None
     pipeline: Any = context.flow
     computes = pipeline.computes
+    store = pipeline.open_store()
     reporter = FlowReporter(context.flow_run.id, pipeline.name)
     conduct = Conduct(
         pipeline,
         arguments,
         RunInfo(str(context.flow_run.id), context.flow_run.name, pipeline.name, arguments),
-        pipeline.open_store(),
-        FlowRunner(context, computes, reporter.closing),
+        store,
+        RoutingRunner(context, computes, reporter.closing, store),
         reporter,
         pipeline.selection(arguments),
         pipeline.failures(arguments),
         computes,
         stops=(FlowRunTimeoutError,),
+        loading=loading,
     )
     try:
         return conduct.run(reporter.start)
@@ -137,6 +141,7 @@ class FlowReporter:
         self._watch = RunWatch(flow_run_id, self._cancel)
         self._engine: Engine | None = None
         self._reused = 0
+        self._orderly = False
 
     def start(self, engine: Engine) -> None:
         """Begin to report; from here on a cancellation reaches the engine."""
@@ -208,6 +213,7 @@ class FlowReporter:
 
     def ended(self, document: Mapping[str, Any]) -> None:
         """Say what the run did: on the terminal, and on a page in Prefect."""
+        self._orderly = document["state"] in ("completed", "failed")
         self._progress.__exit__(None, None, None)
         if self._reused > LOGGED_REUSES:
             self._logger.info("… and %d more reused", self._reused - LOGGED_REUSES)
@@ -222,7 +228,10 @@ class FlowReporter:
     def close(self) -> None:
         """Send what is left."""
         self._watch.close()
-        self._tasks.close(HANDED_OVER_S)
+        if self._orderly:
+            self._tasks.hand_over()
+        else:  # the process may be killed before it comes to its exit
+            self._tasks.close()
 
 
 def summary_rows(nodes: Sequence[Mapping[str, Any]]) -> list[StepRow]:

@@ -7,6 +7,7 @@ gone.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -70,7 +71,9 @@ class Baseline:
 class StoredOutput:
     """The output of a step in a finished run."""
 
-    def __init__(self, store: Store, entry: Mapping[str, Json], items: Sequence[StepResult]):
+    def __init__(
+        self, store: Store, entry: Mapping[str, Json], items: Sequence[StepResult]
+    ) -> None:
         self._store = store
         self._entry = entry
         self._items = items
@@ -131,7 +134,8 @@ class StepResult:
     @property
     def key(self) -> str | None:
         """Digest of everything that counts; `None` if it never came so far."""
-        return self._entry["key"]
+        key: str | None = self._entry["key"]
+        return key
 
     @property
     def output(self) -> StoredOutput:
@@ -146,7 +150,8 @@ class StepResult:
     @property
     def reused_from(self) -> str | None:
         """Name of the run that had computed it; `None` if it ran here."""
-        return self._entry["reused_from"]
+        run: str | None = self._entry["reused_from"]
+        return run
 
     @property
     def duration(self) -> float:
@@ -166,7 +171,8 @@ class StepResult:
     @property
     def error(self) -> str | None:
         """Type and message of its error, with the traceback."""
-        return self._entry["error"]
+        error: str | None = self._entry["error"]
+        return error
 
     def explain(self) -> str:
         """Return why it ran or was reused, with what was compared: old → new."""
@@ -251,7 +257,8 @@ class Run:
     @property
     def error(self) -> str | None:
         """Type and message of what ended it."""
-        return self._document["error"]
+        error: str | None = self._document["error"]
+        return error
 
     @property
     def params(self) -> dict[str, Any]:
@@ -320,10 +327,12 @@ class Runs:
         """Return the newest runs."""
         return [run for run, _ in zip(self, range(limit), strict=False)]
 
-    def filter(self, *, state: str | None = None, limit: int = 20, **params: Any) -> list[Run]:
+    def filter(
+        self, *, state: str | None = None, limit: int = 20, **params: Any
+    ) -> builtins.list[Run]:
         """Return the newest runs with a state, or with certain values of parameters."""
-        found: list[Run] = []
-        asked = {name: plain(value) for name, value in params.items()}.items()
+        found: builtins.list[Run] = []
+        asked = [(name, plain(value)) for name, value in params.items()]
         for run in self:
             fits = state is None or run.state == state
             if fits and all(run.params.get(name) == value for name, value in asked):

@@ -37,7 +37,7 @@ from prefect_mlpipe.active import active_tracer
 from prefect_mlpipe.core.annotations import Fields, bare, declared_fields, resolve_annotations
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.reach import label_of_module
-from prefect_mlpipe.errors import InvalidStep, StepTimedOut
+from prefect_mlpipe.errors import InvalidStep
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -138,7 +138,7 @@ class Step(Generic[P, R]):
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __call__(self, *args: Any, wait_for: Sequence[Any], **kwargs: Any) -> R: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Add a node to the pipeline that is being traced; elsewhere, call the function."""
         tracer = active_tracer()
@@ -155,9 +155,9 @@ class Step(Generic[P, R]):
 
         Args:
             args: arguments of the step, by position.
-            kwargs: arguments by name; also `allowed_failures`, a count or (as a float below 1) a
-                share of items that may fail, and `drop_failed`, whether a step that takes the list gets it
-                without the failed ones.
+            kwargs: arguments by name; also `allowed_failures`, a count or (as a float up to 1.0) a
+                share of items that may fail, and `drop_failed`, whether a step that takes the list
+                gets it without the failed ones.
 
         Raises:
             InvalidStep: no argument is a list, or their lengths differ.
@@ -259,7 +259,9 @@ class Signature:
         parameters = self.signature.parameters.values()
         self.names = [parameter.name for parameter in parameters]
         self.simple = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
-        self.by_name = all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
+        named = all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
+        # A decorator that wraps shows the signature within, but may itself take *args only.
+        self.by_name = named and not hasattr(fn, "__wrapped__")
         self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -341,9 +343,7 @@ class unmapped(Generic[T]):
 def _plain_map(step: Step[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[R]:
     kwargs = {k: v for k, v in kwargs.items() if k not in ("allowed_failures", "drop_failed")}
     bound = step.signature.bind(args, kwargs)
-    lists = {
-        name: value for name, value in bound.items() if type(value) in (list, tuple, range)
-    }
+    lists = {name: value for name, value in bound.items() if type(value) in (list, tuple, range)}
     count = common_length(step.name, {name: len(value) for name, value in lists.items()})
     fixed = {
         name: value.value if isinstance(value, unmapped) else value for name, value in bound.items()
@@ -458,7 +458,7 @@ def _not_a_function(fn: Any, name: str) -> tuple[str, str] | None:
     """Return what something is instead of a plain function, and the way out."""
     if isinstance(fn, Step):
         return "a step already", "Use with_options(...) for a copy."
-    around = getattr(fn, "__qualname__", name).rpartition(".")[0]
+    around = getattr(fn, "__qualname__", "").rpartition(".")[0]
     in_class = bool(around) and not around.endswith("<locals>")
     if isinstance(fn, staticmethod | classmethod | property) or inspect.ismethod(fn) or in_class:
         return "a method", "Make it a plain function that takes what it needs as arguments."

@@ -21,6 +21,7 @@ os.environ.update(
 )
 
 from tests.browser import browser  # noqa: E402
+from tests.project import project  # noqa: E402
 from tests.server import api, prefect_server  # noqa: E402
 
-__all__ = ["api", "browser", "prefect_server"]
+__all__ = ["api", "browser", "prefect_server", "project"]

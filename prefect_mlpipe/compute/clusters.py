@@ -8,13 +8,17 @@ when none can need it any more, or somebody's with an `address`, and then it is 
 from __future__ import annotations
 
 import ipaddress
+import logging
 from abc import abstractmethod
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from prefect_mlpipe.compute.targets import Target
+from prefect_mlpipe.compute.targets import Target, compute_of
+from prefect_mlpipe.core.graph import Node
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.errors import StoreNotShared
 
 # The hangs that these prevent are described in `ClusterTarget.scheduler_settings`.
 _LOST_WORKER_S = 120
@@ -67,6 +71,8 @@ class ClusterTarget(Target):
             "distributed.scheduler.no-workers-timeout": f"{self.workers_timeout_s}s",
             "distributed.scheduler.allowed-failures": 0,
             "distributed.scheduler.worker-saturation": 1.0,
+            # At INFO each worker writes ten lines when it comes and goes.
+            "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning",
         }
 
     def start(self) -> Any:
@@ -78,7 +84,11 @@ class ClusterTarget(Target):
         if self.address is not None:
             return None
         import dask.config
+        import distributed  # sets up its log, too
 
+        log = logging.getLogger(distributed.__name__)
+        if log.level == logging.INFO:  # its default: lines for each worker that comes and goes
+            log.setLevel(logging.WARNING)
         with dask.config.set(self.scheduler_settings()):
             cluster = self._start()
         # Read when a worker is lost, so it has to stand for as long as the cluster does.
@@ -90,6 +100,26 @@ class ClusterTarget(Target):
     @abstractmethod
     def _start(self) -> Any:
         """Start a cluster of ours."""
+
+
+def refuse_unshared(node: Node, target: ClusterTarget, store: Store) -> None:
+    """Refuse a node whose workers could not see the store.
+
+    Raises:
+        StoreNotShared: with what to do.
+    """
+    own_memory = store.url.startswith("memory:")
+    if own_memory or (store.is_local and target.remote and not target.shared_store):
+        raise StoreNotShared(
+            f"Step '{node.name}' would run on workers that cannot see the store.",
+            {
+                "compute": compute_of(node),
+                "store": store.url,
+                "workers": target.address or "on other machines",
+            },
+            "Use a store that they reach, as store='s3://...'"
+            + ("." if own_memory else ", or say shared_store=True if they see that folder."),
+        )
 
 
 def _is_loopback(address: str) -> bool:

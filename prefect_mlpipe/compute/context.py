@@ -13,14 +13,14 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 import orjson
 from prefect import Flow
 from prefect.context import FlowRunContext, SyncClientContext, TagsContext, hydrated_context
 from prefect.settings import get_current_settings, temporary_settings
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import SecretStr
 
 from prefect_mlpipe.compute.tasks import TaskRuns
@@ -45,19 +45,19 @@ def pack_context(context: FlowRunContext, store: Store) -> bytes:
     """Return the context of a flow run and its store as bytes."""
     known = context.serialize()
     assert context.flow is not None
-    flow = Flow(
+    flow: Flow[..., None] = Flow(
         _no_flow,
         name=context.flow.name,
-        task_runner=ThreadPoolTaskRunner(max_workers=1),
+        task_runner=cast("TaskRunner[Any]", ThreadPoolTaskRunner(max_workers=1)),
         persist_result=False,
         log_prints=context.log_prints,
     )
     tags = TagsContext.get()
     fields = {
         "flow_run_context": {**known, "flow": flow, "parameters": _small(known.get("parameters"))},
-        "tags_context": tags.serialize() if tags else {},
+        "tags_context": tags.serialize(),
     }
-    return cloudpickle.dumps((fields, _settings(context), store), protocol=5)
+    return bytes(cloudpickle.dumps((fields, _settings(context), store), protocol=5))
 
 
 def _no_flow() -> None:

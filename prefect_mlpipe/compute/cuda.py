@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from prefect_mlpipe.compute.clusters import ClusterTarget
 from prefect_mlpipe.errors import ComputeUnavailable
 
@@ -48,7 +50,7 @@ class Cuda(ClusterTarget):
     protocol: str | None = None
     threads_per_worker: int | None = None
     memory_limit: str | int | float | None = None
-    cluster_kwargs: dict[str, Any] = {}
+    cluster_kwargs: dict[str, Any] = Field(default={})
 
     def _start(self) -> Any:
         try:

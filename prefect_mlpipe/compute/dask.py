@@ -23,7 +23,11 @@ class Dask(ClusterTarget):
     Dask(n_workers=2, threads_per_worker=1)     # two processes, one step at a time in each
     Dask(memory_limit="8GiB", resources={"GPU": 1})  # what each worker offers
     Dask(address="tcp://10.0.0.4:8786")         # a cluster that runs already; it is left running
-    Dask(cluster_class="dask_jobqueue.SLURMCluster", cluster_kwargs={"queue": "ml"}, adapt={"maximum": 8})
+    Dask(                                       # any class that dask clusters have
+        cluster_class="dask_jobqueue.SLURMCluster",
+        cluster_kwargs={"queue": "ml"},
+        adapt={"maximum": 8},
+    )
 
     A cluster of ours starts when the first step must run there, and is closed as soon as no
     remaining step can need it. Workers need the store: a folder of this machine will not do for
@@ -52,9 +56,9 @@ class Dask(ClusterTarget):
     n_workers: int | None = Field(default=None, ge=0)
     threads_per_worker: int | None = Field(default=None, ge=1)
     memory_limit: str | int | float | None = None
-    resources: dict[str, float] = {}
+    resources: dict[str, float] = Field(default={})
     cluster_class: str | type[Any] | None = None
-    cluster_kwargs: dict[str, Any] = {}
+    cluster_kwargs: dict[str, Any] = Field(default={})
     adapt: dict[str, Any] | None = None
 
     @field_validator("cluster_class")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
 from prefect_mlpipe.compute.targets import Target, compute_of
 from prefect_mlpipe.compute.threads import DaemonPool, Pools
+from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.engine.calls import InputLost, StepCall, execute
 from prefect_mlpipe.engine.queue import Outcome
 from prefect_mlpipe.engine.steprun import StepRun
@@ -27,6 +28,9 @@ class LocalRunner:
     def __init__(self, computes: Mapping[str, Target]) -> None:
         self._pools = Pools(computes)
         self._futures: dict[StepRun, tuple[DaemonPool, Future[Any]]] = {}
+
+    def check(self, nodes: Iterable[Node]) -> None:
+        """Take any node: threads run what was meant for other places, too."""
 
     def inline(self, run: StepRun, call: StepCall) -> Outcome | None:
         """Run a call in this thread."""
@@ -43,6 +47,9 @@ class LocalRunner:
         """Give up a call: a thread cannot be stopped, but its result will be dropped."""
         pool, future = self._futures.pop(run)
         pool.abandon(future)
+
+    def release(self, remaining: Iterable[Node]) -> None:
+        """Keep the threads: they cost nothing while they wait."""
 
     def close(self) -> None:
         """Let the threads end."""

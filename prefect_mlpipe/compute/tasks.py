@@ -16,7 +16,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect import Task
@@ -24,7 +24,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun, TaskRunPolicy, TaskRunResult
 from prefect.context import FlowRunContext, TagsContext
 from prefect.exceptions import Abort
-from prefect.results import ResultRecord
+from prefect.results import ResultRecord  # type: ignore[attr-defined]
 from prefect.states import Completed, Pending
 from prefect.task_engine import TaskRunTimeoutError, run_task_sync
 
@@ -102,7 +102,7 @@ class TaskRuns:
             task_version=task.version,
             empirical_policy=TaskRunPolicy(
                 retries=task.retries,
-                retry_delay=task.retry_delay_seconds,  # type: ignore[arg-type]
+                retry_delay=task.retry_delay_seconds,
                 retry_jitter_factor=task.retry_jitter_factor,
             ),
             tags=[*{*task.tags, *self._tags}],
@@ -125,17 +125,13 @@ class TaskRuns:
         own = self._flow_context.model_copy(update={"run_results": {}, "task_run_assets": {}})
         try:
             with own:
-                state: State[Any] = run_task_sync(
-                    task=task,
-                    task_run=task_run,
-                    parameters={"attempt": attempt},
-                    return_type="state",
-                )
+                parameters = {"attempt": attempt}
+                state = run_task_sync(task, None, task_run, parameters, return_type="state")
         except BaseException as error:
             # Prefect's engine raises what is no Exception, such as SystemExit. It is the end of
             # this step, not of the pipeline's process.
             return None, stand_in(error, task_run.name, "it would end the process")
-        return _read(task, task_run.name, state)
+        return _read(task, task_run.name, cast("State[Any]", state))
 
 
 def step_task(step: Step[..., Any]) -> Task[..., Any]:

@@ -28,6 +28,7 @@ from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.formats import Unstorable
 from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.record import StoredValue
+from prefect_mlpipe.core.shipping import ship
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import StepCall, Whole
@@ -171,7 +172,7 @@ def _modules_by_value(names: set[str]) -> Iterator[None]:
 
 def _pickled(step: str, what: str, value: Any) -> bytes:
     try:
-        return cloudpickle.dumps(value, protocol=5)
+        return ship(value)
     except Exception as error:  # objects raise what they like when they are asked to be pickled
         raise Unshippable(
             f"Step '{step}' cannot be sent to a worker: {what} cannot be pickled.",
@@ -221,7 +222,8 @@ def unpack_call(data: bytes, step: Step[..., Any], store: Store) -> StepCall:
         for name, value in packed.items()
     }
     fields["manifest"] = Manifest(*fields["manifest"])
-    fields["current"] = Current(*fields["current"], store=store)
+    about = dict(zip(_CURRENT, fields["current"], strict=True))
+    fields["current"] = Current(**about, store=store)
     return StepCall(step, arguments, store, **fields)
 
 

@@ -8,6 +8,7 @@ nothing ran and nothing is recorded.
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import threading
 from collections.abc import Mapping
@@ -218,5 +219,6 @@ async def flush(run_id: str) -> None:
 
 def _flush(run: _Run) -> None:
     run.context.store.sync()
+    logging.getLogger(EventsWorker.__name__).setLevel(logging.ERROR)  # says what it has left to do
     APILogWorker.drain_all(timeout=_DRAIN_S)
     EventsWorker.drain_all(timeout=_DRAIN_S)

@@ -7,6 +7,7 @@ counts as `Any`: a pipeline must not fail because a type is only imported for a 
 
 from __future__ import annotations
 
+import abc
 import inspect
 import types
 import typing
@@ -33,7 +34,7 @@ class Fields(NamedTuple):
 
     def split(self, value: Any, step: str) -> dict[str, Any]:
         """Return field → value of a returned value, or raise `OutputMismatch`."""
-        expected = dict if self.kind == "typeddict" else self.make
+        expected: Any = dict if self.kind == "typeddict" else self.make
         fits = isinstance(value, expected) and len(value) == len(self.names)
         if fits and self.kind == "typeddict":
             fits = set(value) == set(self.names)
@@ -187,8 +188,8 @@ def _alternatives(annotation: Any) -> list[type] | None:
 
 def _has_subclass_hook(cls: type) -> bool:
     """Return whether the class, or its metaclass, decides itself what counts as one of it."""
-    metaclasses = (meta for meta in type(cls).__mro__ if meta not in (type, object))
+    metaclasses = set(inspect.getmro(type(cls))) - {type, object, abc.ABCMeta}
     hooks = {"__subclasscheck__", "__instancecheck__"}
     if any(not hooks.isdisjoint(vars(meta)) for meta in metaclasses):
         return True
-    return any("__subclasshook__" in vars(base) for base in cls.__mro__ if base is not object)
+    return "__subclasshook__" in vars(cls)

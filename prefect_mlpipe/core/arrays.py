@@ -16,19 +16,8 @@ from typing import Any, Final
 import numpy as np
 from blake3 import blake3
 
-from prefect_mlpipe.core.encode import (
-    Encoder,
-    Handler,
-    Piece,
-    as_branch,
-    as_leaf,
-    count,
-    octets,
-    packed,
-    record,
-    scalar,
-    text,
-)
+from prefect_mlpipe.core.encode import Encoder, Handler, as_branch, as_leaf
+from prefect_mlpipe.core.pieces import Piece, count, octets, packed, record, scalar, text
 
 _BLOCK_BYTES: Final = 1 << 24
 
@@ -87,7 +76,7 @@ def elements(encoder: Encoder, array: Array) -> list[Piece]:
     if array.dtype.hasobject or array.dtype.kind == "T":
         return [encoder.encode(array.ravel().tolist() if array.ndim else [array.item()])]
     if array.flags.c_contiguous or array.nbytes <= _BLOCK_BYTES:
-        return [octets(encoder, _as_octets(np.ascontiguousarray(array)))]
+        return [octets(encoder.buffers, _as_octets(np.ascontiguousarray(array)))]
     return [b"\x01" + count(array.nbytes) + _in_blocks(array)]
 
 

@@ -18,19 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
-from prefect_mlpipe.core.encode import (
-    Encoder,
-    Handler,
-    Piece,
-    as_branch,
-    as_leaf,
-    count,
-    octets,
-    packed,
-    record,
-    scalar,
-    text,
-)
+from prefect_mlpipe.core.encode import Encoder, Handler, as_branch, as_leaf
+from prefect_mlpipe.core.pieces import Piece, count, octets, packed, record, scalar, text
 
 # A chunked array with more than 2 GiB in one column of 32-bit offsets cannot be joined.
 _WIDER: Final = {
@@ -70,7 +59,7 @@ def _content(encoder: Encoder, array: pa.Array) -> list[Piece]:
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
         return _content(encoder, array.storage)
-    if kinds.is_null(kind) or len(array) == 0 and not kinds.is_dictionary(kind):
+    if kinds.is_null(kind) or (len(array) == 0 and not kinds.is_dictionary(kind)):
         return [count(len(array))]
     for accepts, encode in _LAYOUTS:
         if accepts(kind):
@@ -87,8 +76,8 @@ def _invalid(array: pa.Array) -> Any:
 
 def _validity(encoder: Encoder, invalid: Any) -> bytes:
     if invalid is None:
-        return octets(encoder, b"")
-    return octets(encoder, np.packbits(invalid))
+        return octets(encoder.buffers, b"")
+    return octets(encoder.buffers, np.packbits(invalid))
 
 
 def _fixed(encoder: Encoder, array: pa.Array) -> list[Piece]:
@@ -102,7 +91,7 @@ def _fixed(encoder: Encoder, array: pa.Array) -> list[Piece]:
         rows = rows.reshape(len(array), width).copy()
         rows[invalid] = 0
         rows = rows.reshape(-1)
-    return [count(len(array)), _validity(encoder, invalid), octets(encoder, rows)]
+    return [count(len(array)), _validity(encoder, invalid), octets(encoder.buffers, rows)]
 
 
 def _boolean(encoder: Encoder, array: pa.Array) -> list[Piece]:
@@ -111,7 +100,7 @@ def _boolean(encoder: Encoder, array: pa.Array) -> list[Piece]:
     invalid = _invalid(array)
     if invalid is not None:
         rows = np.where(invalid, 0, rows).astype(np.uint8)
-    packed_rows = octets(encoder, np.packbits(rows))
+    packed_rows = octets(encoder.buffers, np.packbits(rows))
     return [count(len(array)), _validity(encoder, invalid), packed_rows]
 
 
@@ -126,8 +115,8 @@ def _text(encoder: Encoder, array: pa.Array) -> list[Piece]:
     return [
         count(len(array)),
         _validity(encoder, invalid),
-        octets(encoder, np.diff(places)),
-        octets(encoder, rows),
+        octets(encoder.buffers, np.diff(places)),
+        octets(encoder.buffers, rows),
     ]
 
 
@@ -171,9 +160,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return bool(
-        kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
-    )
+    return bool(kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind))
 
 
 def _is_fixed(kind: pa.DataType) -> bool:
@@ -240,6 +227,10 @@ def _scalar(encoder: Encoder, value: pa.Scalar) -> Sequence[Piece]:
     return record("arrow.scalar", type_of(value.type), *column(encoder, array))
 
 
+def _buffer(encoder: Encoder, value: pa.Buffer) -> bytes:
+    return packed("arrow.buffer", octets(encoder.buffers, value))
+
+
 _HANDLERS: Final[dict[type, Handler]] = {
     pa.Array: as_branch(_array),
     pa.ChunkedArray: as_branch(_array),
@@ -249,5 +240,7 @@ _HANDLERS: Final[dict[type, Handler]] = {
     pa.Schema: as_leaf(lambda encoder, value: schema(value)),
     pa.Field: as_leaf(lambda encoder, value: _field(value)),
     pa.DataType: as_leaf(lambda encoder, value: type_of(value)),
-    pa.Buffer: as_leaf(lambda encoder, value: packed("arrow.buffer", octets(encoder, value))),
+    pa.Buffer: as_leaf(
+        lambda encoder, value: packed("arrow.buffer", octets(encoder.buffers, value))
+    ),
 }

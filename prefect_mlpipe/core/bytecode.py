@@ -1,12 +1,12 @@
 """Reduce a code object to what it does: its shape.
 
 Knows the bytecode of Python 3.11 to 3.14, through the tables of `dis` alone. Knows nothing of
-globals' values. A shape has no file name, lines, qualified name, docstring, or unused constant; names
-of locals count only where they show; jumps point to instructions, not to bytes.
+globals' values. A shape has no file name, lines, qualified name, docstring, or unused constant;
+names of locals count only where they show; jumps point to instructions, not to bytes.
 
-Worth arguing: not `dis.get_instructions`, which would be the obvious way and takes ten times as long;
-a step that reaches a thousand functions is read in a blink only without it. `co_code` undoes what the
-adaptive interpreter, coverage and debuggers write over the instructions.
+Worth arguing: not `dis.get_instructions`, which would be the obvious way and takes several times as
+long: a step may reach a thousand functions. `co_code` undoes what the adaptive interpreter,
+coverage and debuggers write over the instructions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import Any, Final, NamedTuple
 
 from blake3 import blake3
 
-from prefect_mlpipe.core.encode import MARSHAL_VERSION, SCALARS, Encoder
+from prefect_mlpipe.core.encode import Encoder
+from prefect_mlpipe.core.pieces import MARSHAL_VERSION, SCALARS
 
 # What of the flags changes what a call does: *args, **kwargs, generator, coroutine and the like.
 _FLAGS: Final = 0x4 | 0x8 | 0x20 | 0x80 | 0x100 | 0x200 | 0x1 | 0x2
@@ -207,12 +208,10 @@ class _Reader:
         counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
         arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         names = tuple(self.names)
-        shown = (
-            () if _NAMES_SHOW.isdisjoint(names) else (*code.co_varnames, *code.co_cellvars)
-        )
+        shown = () if _NAMES_SHOW.isdisjoint(names) else (*code.co_varnames, *code.co_cellvars)
         signature = (code.co_flags & _FLAGS, counts, arguments, shown)
         fields = (signature, names, fixed, self._handlers(), constants)
-        digest = blake3(marshal.dumps(fields, MARSHAL_VERSION)).digest()
+        digest = blake3(marshal.dumps(fields, MARSHAL_VERSION)).digest()  # type: ignore[arg-type]
         self.reads_all = self.reads_all or not READS_ALL.isdisjoint(
             chain[0] for chain in self.chains if len(chain) == 1
         )
@@ -250,7 +249,7 @@ class _Reader:
         return number << shift | argument & ((1 << shift) - 1)
 
     def _fixed_variables(self) -> dict[int, int]:
-        """Number arguments and free variables by position: callers see the one, closures the other."""
+        """Number by position what callers see (arguments) and closures see (free variables)."""
         code = self.code
         arguments = code.co_argcount + code.co_kwonlyargcount
         arguments += bool(code.co_flags & 0x4) + bool(code.co_flags & 0x8)

@@ -23,15 +23,10 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from prefect_mlpipe.core.encode import Encoder, Piece, count, packed, record, text
+from prefect_mlpipe.core.encode import Encoder
 from prefect_mlpipe.core.environment import USER, Owner, owner_of
-from prefect_mlpipe.core.reach import (
-    Attributes,
-    Part,
-    foreign,
-    label_of_module,
-    own_and_whole,
-)
+from prefect_mlpipe.core.parts import Attributes, Part, foreign, label_of_module, own_and_whole
+from prefect_mlpipe.core.pieces import Piece, count, packed, record, text
 
 # What Python and libraries keep in a class for themselves.
 _NOISE: Final = frozenset(
@@ -372,4 +367,3 @@ def _find(kind: type) -> Any:
 Encoder.finders.append(_find)
 Encoder.handlers[type] = encode_class
 Encoder.handlers[_Annotation] = _annotation
-

@@ -5,8 +5,8 @@ loaded bytecode and the present value of every global, never a source file: a fi
 after the import, or a stale .pyc, would poison any reader of sources.
 
 Worth arguing: what a former reader found is trusted only after every name, attribute and mutable
-value on the way has been compared with what it was. That is a thousand comparisons of pointers for a
-step that reaches a thousand functions, and cheaper than any scheme of versions.
+value on the way has been compared with what it was. That is a few comparisons of pointers for each
+function that a step reaches, and cheaper than any scheme of versions.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from blake3 import blake3
 from prefect_mlpipe.core import classes, objects
 from prefect_mlpipe.core.annotations import declared_fields, resolve_annotations
 from prefect_mlpipe.core.classes import class_values
-from prefect_mlpipe.core.encode import Encoder, Undigestible, packed
+from prefect_mlpipe.core.encode import Encoder, defines
 from prefect_mlpipe.core.environment import versions
-from prefect_mlpipe.core.reach import (
+from prefect_mlpipe.core.parts import (
     MISSING,
     Attributes,
     Binding,
     Content,
     Part,
-    attribute_values,
     content_of,
     label_of_module,
 )
+from prefect_mlpipe.core.pieces import Undigestible, packed
+from prefect_mlpipe.core.reach import attribute_values
 
 _REMEMBERED: Final = 1024
 _REGISTERS: Final = (classes, objects)  # imported for the handlers that they register
@@ -86,7 +87,10 @@ class CodeReader:
         self._encoders: dict[frozenset[str], Encoder] = {}
 
     def read(
-        self, function: Callable[..., Any], *, ignore: frozenset[str] | tuple[str, ...] = frozenset()
+        self,
+        function: Callable[..., Any],
+        *,
+        ignore: frozenset[str] | tuple[str, ...] = frozenset(),
     ) -> Code:
         """Return the code that a function can reach.
 
@@ -108,7 +112,8 @@ class CodeReader:
         return code
 
     def _read(self, function: Callable[..., Any], ignore: frozenset[str]) -> Code:
-        plain = getattr(function, "__mlpipe_function__", function)
+        is_step = defines(type(function), "__mlpipe_function__")
+        plain = function.__mlpipe_function__ if is_step else function  # type: ignore[attr-defined]
         key = (id(plain), ignore)
         snapshot = _snapshots.get(key)
         if snapshot is not None and snapshot.holds():
@@ -168,8 +173,7 @@ class _Snapshot:
     def __init__(self, function: object, piece: bytes, reach: list[Any]) -> None:
         self.function = function
         self.bindings: dict[tuple[int, str], Binding] = {}
-        self.functions: dict[int, Attributes] = {}
-        self.others: dict[int, Attributes] = {}
+        self.attributes: dict[int, Attributes] = {}
         self.contents: dict[int, Content] = {}
         parts: dict[str, dict[bytes, object]] = {}
         distributions: set[str] = set()
@@ -193,28 +197,24 @@ class _Snapshot:
             self.bindings[id(entry.names), entry.name] = entry
         elif type(entry) is Content:
             self.contents[id(entry.value)] = entry
-        elif isinstance(entry.holder, FunctionType):
-            self.functions[id(entry.holder)] = entry
         else:
-            self.others[id(entry.holder)] = entry
+            self.attributes[id(entry.holder)] = entry
 
     def holds(self) -> bool:
         """Return whether a reader would find the same now."""
         for names, name, value in self.bindings.values():
             if names.get(name, MISSING) is not value:
                 return False
-        return (
-            all(_same(attribute_values(holder), values) for holder, values in self.functions.values())  # type: ignore[arg-type]
-            and all(_same(_other_values(holder), values) for holder, values in self.others.values())
-            and all(_unchanged(content) for content in self.contents.values())
-        )
+        for holder, values in self.attributes.values():
+            now = _values_of(holder)
+            if len(now) != len(values) or not all(map(is_, now, values)):
+                return False
+        return all(_unchanged(content) for content in self.contents.values())
 
 
-def _same(now: tuple[object, ...], then: tuple[object, ...]) -> bool:
-    return len(now) == len(then) and all(map(is_, now, then))
-
-
-def _other_values(holder: Any) -> tuple[object, ...]:
+def _values_of(holder: Any) -> tuple[object, ...]:
+    if isinstance(holder, FunctionType):
+        return attribute_values(holder)
     return class_values(holder) if isinstance(holder, type) else tuple(holder.values())
 
 

@@ -4,8 +4,8 @@ Knows nothing of stores, keys or steps. How each type is encoded is said in `cor
 `core.objects`, `core.arrays`, `core.arrow`, `core.tables`, `core.tensors`; functions and classes in
 `core.reach` and `core.classes`.
 
-A value of one's own type counts by its class's code and by what `__reduce_ex__` gives. A type may say
-itself what counts by a method `__mlpipe_digest__(self)` that returns plain content.
+A value of one's own type counts by its class's code and by what `__reduce_ex__` gives. A type may
+say itself what counts by a method `__mlpipe_digest__(self)` that returns plain content.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 from blake3 import blake3
 
 from prefect_mlpipe.core import classes, objects, reach
-from prefect_mlpipe.core.encode import Buffers, Encoder, scalar
+from prefect_mlpipe.core.encode import Encoder
+from prefect_mlpipe.core.pieces import Buffers, scalar
 
 _REGISTERS = (classes, objects, reach)  # imported for the handlers that they register
 

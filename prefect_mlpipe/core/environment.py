@@ -4,8 +4,8 @@ Knows files and installed metadata. Knows nothing of code or digests. What it ha
 module or a distribution holds for the process: loaded code does not change when pip does.
 
 Worth arguing: only a distribution that was installed *as a copy* is somebody else's. An editable
-install, whose version does not move when its code does, is user code, and so is a folder that merely
-has an `.egg-info` beside it.
+install, whose version does not move when its code does, is user code, and so is a folder that
+merely has an `.egg-info` beside it.
 """
 
 from __future__ import annotations

@@ -267,12 +267,12 @@ def hash_of(path: str, absent: Callable[[], Exception], index: StatIndex | None 
 def hash_open(handle: int) -> str:
     """Hash what an open file holds, from its start."""
     hasher = blake3()
-    at = 0
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
-    while count := os.preadv(handle, [buffer], at):
-        hasher.update(view[:count])
-        at += count
+    with open(handle, "rb", buffering=0, closefd=False) as file:
+        file.seek(0)
+        while count := file.readinto(buffer):
+            hasher.update(view[:count])
     return hasher.hexdigest()
 
 

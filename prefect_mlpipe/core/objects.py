@@ -39,22 +39,9 @@ import zoneinfo
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from prefect_mlpipe.core.encode import (
-    Encoder,
-    Handler,
-    Piece,
-    as_branch,
-    branch,
-    count,
-    leaf,
-    octets,
-    packed,
-    record,
-    scalar,
-    text,
-    unordered,
-)
+from prefect_mlpipe.core.encode import Encoder, Handler, as_branch, branch, defines, leaf
 from prefect_mlpipe.core.environment import owner_of
+from prefect_mlpipe.core.pieces import Piece, count, octets, packed, record, scalar, text, unordered
 
 # Where the library has been imported by the user, this module of ours encodes its types.
 _FAMILIES: Final = {
@@ -88,6 +75,8 @@ _LOCKS: Final = (
     asyncio.Condition,
 )
 
+_WEAK: Final = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
+
 # Reached by code as globals, these change nothing that a step computes: only the type counts.
 INERT: Final = (
     *_LOCKS,
@@ -97,6 +86,7 @@ INERT: Final = (
     logging.Formatter,
     contextvars.ContextVar,
     threading.local,
+    *_WEAK,
 )
 
 _REFUSED: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
@@ -111,7 +101,7 @@ _REFUSED: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((socket.socket,), "a connection has no content"),
     ((io.IOBase, mmap.mmap), "an open file has no content; pass a File"),
     ((queue.Queue, queue.SimpleQueue), "a queue would be consumed"),
-    ((weakref.ReferenceType, *weakref.ProxyTypes), "a weak reference has no content of its own"),
+    ((weakref.ReferenceType, *weakref.ProxyTypes, *_WEAK), "a weak reference has no content"),
     ((types.FrameType, types.TracebackType), "a frame has no content"),
     ((Iterator,), "an iterator would be consumed"),
 )
@@ -148,7 +138,7 @@ def _standard(kind: type) -> Handler | None:
     names = {(base.__module__, base.__qualname__) for base in kind.__mro__}
     if not names.isdisjoint(_SECRETS):
         return _secret
-    if hasattr(kind, "__mlpipe_digest__"):
+    if defines(kind, "__mlpipe_digest__"):
         return _protocol
     if issubclass(kind, (io.BytesIO, io.StringIO)):
         return _object
@@ -189,14 +179,14 @@ _protocol = as_branch(_protocol_parts)
 
 @leaf(bytearray)
 def _bytearray(encoder: Encoder, value: bytearray) -> bytes:
-    return packed("bytearray", octets(encoder, value))
+    return packed("bytearray", octets(encoder.buffers, value))
 
 
 @leaf(memoryview)
 def _memoryview(encoder: Encoder, value: memoryview) -> bytes:
     plain = value if value.c_contiguous else value.tobytes()
     shape = scalar(tuple(value.shape or ()))
-    return packed("memoryview", text(value.format), shape, octets(encoder, plain))
+    return packed("memoryview", text(value.format), shape, octets(encoder.buffers, plain))
 
 
 @leaf(range)

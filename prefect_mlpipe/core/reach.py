@@ -20,24 +20,27 @@ import sys
 import types
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from blake3 import blake3
 
 from prefect_mlpipe.core.bytecode import READS_ALL, Import, shape_of
-from prefect_mlpipe.core.encode import (
-    SCALARS,
-    Encoder,
-    Piece,
-    as_leaf,
-    count,
-    packed,
-    record,
-    scalar,
-    text,
-    unordered,
-)
+from prefect_mlpipe.core.encode import Encoder, as_leaf, defines
 from prefect_mlpipe.core.environment import Owner, owner_of
+from prefect_mlpipe.core.imports import absolute_name, find_module
+from prefect_mlpipe.core.parts import (
+    MISSING,
+    Attributes,
+    Binding,
+    Content,
+    Part,
+    content_of,
+    foreign,
+    label_of_module,
+    own_and_whole,
+    owner_of_function,
+)
+from prefect_mlpipe.core.pieces import SCALARS, Piece, count, packed, record, text, unordered
 
 # Where a module lies, what it is called and what it says of itself is not what it does.
 MODULE_NOISE: Final = frozenset(
@@ -59,118 +62,8 @@ MODULE_NOISE: Final = frozenset(
 )
 
 _CODE: Final = (types.FunctionType, type, types.ModuleType)
-_IMMUTABLE: Final = SCALARS | {types.FunctionType, type, types.BuiltinFunctionType, range}
 _ATTRIBUTE_NOISE: Final = frozenset({"__mlpipe_effects__", "pytestmark"})
-MISSING: Final = object()
 _UP_AT_MOST: Final = 2
-
-
-class Part(NamedTuple):
-    """A function, class or global value that code reaches.
-
-    Attributes:
-        label: module-qualified name.
-        own: digest of it alone.
-        value: the thing itself, for its source.
-    """
-
-    label: str
-    own: bytes
-    value: object
-
-
-class Binding(NamedTuple):
-    """A name, and what it meant when it was read."""
-
-    names: dict[str, Any]
-    name: str
-    value: object
-
-
-class Content(NamedTuple):
-    """A value that can change in place, and its piece when it was read; `None` if inside a cycle."""
-
-    value: object
-    piece: bytes | None
-
-
-class Attributes(NamedTuple):
-    """What the attributes of a function or a class, or the names of a module, were."""
-
-    holder: object
-    values: tuple[object, ...]
-
-
-def present(value: object) -> bytes:
-    """Stand for code in the digest of a part alone."""
-    return b"code"
-
-
-def identity(value: object) -> bytes:
-    """Stand for code where only its identity is asked."""
-    return packed("code", scalar(id(value)))
-
-
-def label_of_module(names: dict[str, Any]) -> str:
-    """Return the name under which a module can be imported, for `__main__` too."""
-    name = names.get("__name__")
-    if name != "__main__":
-        return str(name or "__main__")
-    spec, file = names.get("__spec__"), names.get("__file__")
-    if spec is not None:
-        return str(spec.name).removesuffix(".__main__")
-    return os.path.splitext(os.path.basename(file))[0] if file else "__main__"
-
-
-def owner_of_function(function: types.FunctionType) -> Owner:
-    """Return whose code a function is; what it is called, and what it wraps, does not matter."""
-    names = function.__globals__
-    name = names.get("__name__")
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is not None and vars(module) is names:
-        return owner_of(module.__name__)
-    file = names.get("__file__") or function.__code__.co_filename
-    return owner_of(str(name), file if os.path.isabs(file) else "<made>")
-
-
-def foreign(encoder: Encoder, owner: Owner, module: str, name: str) -> bytes:
-    """Encode what is not the user's by name, and note whose it is."""
-    encoder.reach.extend(owner.distributions)
-    return packed("foreign", text(module), text(name))
-
-
-def own_and_whole(encoder: Encoder, value: object) -> tuple[bytes, Piece]:
-    """Return the piece of a value alone, without the code in it, and the whole one."""
-    if type(value) in SCALARS:
-        piece = encoder.encode(value)
-        return piece, piece  # type: ignore[return-value]
-    before = len(encoder.reach)
-    whole = encoder.encode(value)
-    plain = isinstance(whole, bytes) and not _has_code(encoder.reach[before:])
-    if type(value) not in _IMMUTABLE:
-        content = whole if plain else _without_code(encoder, value, identity)
-        encoder.reach.append(Content(value, content))  # type: ignore[arg-type]
-    if plain:
-        return whole, whole  # type: ignore[return-value]
-    return _without_code(encoder, value, present), whole
-
-
-def _has_code(reach: Iterable[Any]) -> bool:
-    """Whether anything but names of distributions was reached."""
-    return any(
-        _has_code(each) if type(each) is list else type(each) is not str for each in reach
-    )
-
-
-def _without_code(encoder: Encoder, value: object, code_as: Any) -> bytes:
-    inner = Encoder(encoder.buffers, ignore=encoder.ignore, code_as=code_as)
-    inner.code_depth = 1
-    return inner.whole(value)
-
-
-def content_of(value: object) -> bytes:
-    """Return the piece of a value, code in it by identity: has it changed since it was read?"""
-    return _without_code(Encoder(), value, identity)
 
 
 # Functions
@@ -182,14 +75,10 @@ def encode_function(encoder: Encoder, function: types.FunctionType) -> Piece:
     if owner.kind != "user":
         return _foreign_function(encoder, function, owner)
     label = f"{label_of_module(function.__globals__)}.{function.__code__.co_qualname}"
-    return encoder.in_code(
-        function, label, lambda _, value: _function_parts(encoder, value, label)
-    )
+    return encoder.in_code(function, label, lambda _, value: _function_parts(encoder, value, label))
 
 
-def _function_parts(
-    encoder: Encoder, function: types.FunctionType, label: str
-) -> Sequence[Piece]:
+def _function_parts(encoder: Encoder, function: types.FunctionType, label: str) -> Sequence[Piece]:
     shape = shape_of(function.__code__)
     held = _held(function)
     pairs = [_held_piece(encoder, f"{label}.{name}", value) for _, name, value in held]
@@ -201,7 +90,9 @@ def _function_parts(
     imports = [piece for each in shape.imports for piece in _imported(encoder, names, each)]
     if shape.reads_all and not names.keys() & READS_ALL:
         reads.append(encode_namespace(encoder, names))
-    wholes = [piece for place, (_, whole) in zip(places, pairs, strict=True) for piece in (place, whole)]
+    wholes = [
+        piece for place, (_, whole) in zip(places, pairs, strict=True) for piece in (place, whole)
+    ]
     return record("function", shape.digest, *wholes, *reads, *imports)
 
 
@@ -276,15 +167,19 @@ def _foreign_function(encoder: Encoder, function: types.FunctionType, owner: Own
     if (module, name) == ("functools", "singledispatch.<locals>.wrapper"):
         return encoder.in_code(function, "", _singledispatch)
     wrapped = vars(function).get("__wrapped__")
-    if function.__closure__ is None and wrapped is None or owner.kind == "ours":
+    if (function.__closure__ is None and wrapped is None) or owner.kind == "ours":
         return piece
     held = [*_cells(function), wrapped]
 
-    def parts(encoder: Encoder, _: object) -> Sequence[Piece]:
-        encoder.reach.append(_attributes_of(function))
-        return record("wrapper", piece, *(own_and_whole(encoder, each)[1] for each in held))
+    label = f"{module}.{name}"
 
-    return encoder.in_code(function, f"{module}.{name}", parts)
+    def parts(encoder: Encoder, _: object) -> Sequence[Piece]:
+        pairs = [own_and_whole(encoder, each) for each in held]
+        own = blake3(b"".join(own for own, _ in pairs)).digest()
+        encoder.reach += (Part(label, own, function), _attributes_of(function))
+        return record("wrapper", piece, *(whole for _, whole in pairs))
+
+    return encoder.in_code(function, label, parts)
 
 
 def _singledispatch(encoder: Encoder, function: Any) -> Sequence[Piece]:
@@ -338,11 +233,30 @@ def _read(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Pi
     value = names.get(name, MISSING)
     encoder.reach.append(Binding(names, name, value))
     if value is MISSING:
-        dynamic = names.get("__getattr__")
-        return b"u" if dynamic is None else encode_namespace(encoder, names)
+        return _read_late(encoder, names, chain)
     if isinstance(value, types.ModuleType):
         return _read_module(encoder, value, tuple(rest))
     return read_value(encoder, label, _portable(names, value))
+
+
+def _read_late(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Piece:
+    """Encode what a module does not hold yet: a submodule, or what its `__getattr__` gives."""
+    module = sys.modules.get(str(names.get("__name__")))
+    if module is None or vars(module) is not names:
+        return b"u"
+    if "__getattr__" in names:
+        try:
+            value = getattr(module, chain[0])
+        except Exception:  # whatever the user's `__getattr__` raises, the step would get it too
+            return encode_namespace(encoder, names)
+        if not isinstance(value, types.ModuleType):
+            encoder.reach.append(Content(value, None))  # asked anew by each reader
+        # As if it had been there: many put it there when first asked.
+        return _read(encoder, {**names, chain[0]: value}, chain)
+    found = find_module(encoder, f"{module.__name__}.{chain[0]}") if "__path__" in names else b"u"
+    if isinstance(found, types.ModuleType):
+        return _read_module(encoder, found, chain[1:])
+    return b"u"
 
 
 def _read_module(encoder: Encoder, module: types.ModuleType, chain: tuple[str, ...]) -> Piece:
@@ -380,14 +294,14 @@ def _portable(names: dict[str, Any], value: object) -> object:
         return value
     relative = os.path.relpath(value, place)
     up = relative.split(os.sep).count(os.pardir)
-    if up > _UP_AT_MOST or up and len(place.split(os.sep)) - up < _UP_AT_MOST + 1:
+    if up > _UP_AT_MOST or (up and len(place.split(os.sep)) - up < _UP_AT_MOST + 1):
         return value
     return ("relative to the module", type(value).__name__, relative.replace(os.sep, "/"))
 
 
 def _imported(encoder: Encoder, names: dict[str, Any], found: Import) -> Iterable[Piece]:
-    name = _absolute(names, found)
-    module = _module(encoder, name)
+    name = absolute_name(names, found)
+    module = find_module(encoder, name)
     if not isinstance(module, types.ModuleType):
         yield module
         return
@@ -395,52 +309,8 @@ def _imported(encoder: Encoder, names: dict[str, Any], found: Import) -> Iterabl
         module = sys.modules[name.partition(".")[0]]
     for chain in found.chains:
         if chain and owner_of(module.__name__).kind == "user" and chain[0] not in vars(module):
-            _module(encoder, f"{module.__name__}.{chain[0]}")  # from package import module
+            find_module(encoder, f"{module.__name__}.{chain[0]}")  # from package import module
         yield _read_module(encoder, module, chain)
-
-
-def _absolute(names: dict[str, Any], found: Import) -> str:
-    if not found.level:
-        return found.name
-    package = names.get("__package__")
-    if package is None:
-        package = str(names.get("__name__", ""))
-        package = package if "__path__" in names else package.rpartition(".")[0]
-    base = package.rsplit(".", found.level - 1)[0] if found.level > 1 else package
-    return f"{base}.{found.name}" if found.name else base
-
-
-def _module(encoder: Encoder, name: str) -> types.ModuleType | bytes:
-    """Return a module that a body imports: loaded if it is the user's, else by name."""
-    known = sys.modules.get(name)
-    encoder.reach.append(Binding(sys.modules, name, MISSING if known is None else known))
-    if known is not None:
-        return known
-    top = name.partition(".")[0]
-    if top in sys.stdlib_module_names:
-        return foreign(encoder, Owner("standard"), name, "")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None:
-        return packed("absent", text(name))
-    places = spec.submodule_search_locations
-    owner = owner_of(top, spec.origin or (os.path.join(list(places)[0], "") if places else None))
-    if owner.kind != "user":
-        return foreign(encoder, owner, name, "")
-    return _load(encoder, name)
-
-
-def _load(encoder: Encoder, name: str) -> types.ModuleType | bytes:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            return packed("absent", text(name))
-        raise encoder.refuse(sys, f"importing {name!r} fails: {error}") from error
-    except Exception as error:  # whatever the user's module raises
-        raise encoder.refuse(sys, f"importing {name!r} fails: {error!r}") from error
 
 
 # Modules
@@ -554,7 +424,7 @@ def _through(name: str) -> Any:
 
 
 def _find(kind: type) -> Any:
-    if hasattr(kind, "__mlpipe_function__"):
+    if defines(kind, "__mlpipe_function__"):
         return _through("__mlpipe_function__")
     names = {(base.__module__, base.__qualname__) for base in kind.__mro__}
     if not names.isdisjoint({("prefect.tasks", "Task"), ("prefect.flows", "Flow")}):

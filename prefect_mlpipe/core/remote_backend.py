@@ -156,13 +156,13 @@ class RemoteBackend(Backend):
         from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # only for remote stores
 
         try:
-            files, root = url_to_fs(self.url, **{**_defaults(self.url), **self._options})
+            files, root = url_to_fs(self.url, **{**default_options(self.url), **self._options})
         except Exception as error:
             raise unavailable(self.url, "opening it", error) from error
         return files, root.rstrip("/") + "/"
 
 
-def _defaults(url: str) -> dict[str, Any]:
+def default_options(url: str) -> dict[str, Any]:
     """Options that other people's S3 servers need; what the user gives goes over them.
 
     By default boto checks a checksum of the whole object on every range read, which fails.

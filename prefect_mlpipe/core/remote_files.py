@@ -14,6 +14,7 @@ from typing import Any
 from blake3 import blake3
 
 from prefect_mlpipe.core import copies
+from prefect_mlpipe.core.remote_backend import default_options
 from prefect_mlpipe.errors import MissingFile
 
 
@@ -92,7 +93,7 @@ def _version(facts: dict[str, Any]) -> str:
 def _opened(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # only for remote files
 
-    files, path = url_to_fs(url)
+    files, path = url_to_fs(url, **default_options(url))
     return files, path
 
 

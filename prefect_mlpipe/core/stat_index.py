@@ -22,6 +22,7 @@ from collections.abc import Callable
 logger = logging.getLogger(__name__)
 
 MAX_ENTRIES = 500_000
+MAX_IN_MEMORY = 100_000
 SECOND_NS = 1_000_000_000
 COARSE_WINDOW_NS = 2_500_000_000  # file systems that keep whole (FAT: even) seconds
 FINE_WINDOW_NS = 100_000_000  # kernels stamp with the timer's tick: 10 ms at most
@@ -63,6 +64,8 @@ class StatIndex:
         """Remember a hash for a state. The caller has made sure that the state is settled."""
         if self._memory.get(state) == content:
             return
+        if len(self._memory) >= MAX_IN_MEMORY:
+            self._memory.clear()
         self._memory[state] = content
         if not self._broken:
             self._run("INSERT OR REPLACE INTO content VALUES (?, ?)", state, content)
@@ -124,12 +127,16 @@ def _opened(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(_SCHEMA)
-    count = connection.execute("SELECT count(*) FROM content").fetchone()[0]
-    if count > MAX_ENTRIES:
-        connection.execute("DELETE FROM content")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(_SCHEMA)
+        count = connection.execute("SELECT count(*) FROM content").fetchone()[0]
+        if count > MAX_ENTRIES:
+            connection.execute("DELETE FROM content")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

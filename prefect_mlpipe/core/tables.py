@@ -15,17 +15,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from prefect_mlpipe.core import arrow
-from prefect_mlpipe.core.encode import (
-    Branch,
-    Encoder,
-    Handler,
-    Piece,
-    as_branch,
-    count,
-    record,
-    scalar,
-    text,
-)
+from prefect_mlpipe.core.encode import Branch, Encoder, Handler, as_branch
+from prefect_mlpipe.core.pieces import Piece, count, record, scalar, text
 
 
 def find(kind: type) -> Handler | None:

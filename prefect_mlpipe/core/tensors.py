@@ -13,16 +13,8 @@ from typing import Any
 
 import torch
 
-from prefect_mlpipe.core.encode import (
-    Encoder,
-    Handler,
-    Piece,
-    as_branch,
-    octets,
-    record,
-    scalar,
-    text,
-)
+from prefect_mlpipe.core.encode import Encoder, Handler, as_branch
+from prefect_mlpipe.core.pieces import Piece, octets, record, scalar, text
 
 
 def find(kind: type) -> Handler | None:
@@ -50,5 +42,5 @@ def _elements(encoder: Encoder, value: Any) -> list[Piece]:
         raise encoder.refuse(value, f"a {value.layout} tensor on {value.device} cannot be read")
     plain = value.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     if not plain.numel():
-        return [octets(encoder, b"")]
-    return [octets(encoder, plain.view(torch.uint8).numpy())]
+        return [octets(encoder.buffers, b"")]
+    return [octets(encoder.buffers, plain.view(torch.uint8).numpy())]

@@ -9,7 +9,6 @@ same id, which a Prefect server acts upon once.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.events import Event
 from prefect.events.clients import get_events_client
 from prefect.events.filters import EventFilter, EventIDFilter
+from prefect.utilities.asyncutils import run_coro_as_sync
 
 from prefect_mlpipe.deploy.watches import EVENT, Watch
 from prefect_mlpipe.errors import PrefectUnavailable
@@ -47,7 +47,9 @@ def announce(watch: Watch, told: Sequence[Mapping[str, Any]]) -> None:
         events = {UUID(one["id"]): one["payload"] for one in some}
         missing = events.keys() - _recorded(events)
         if missing:
-            asyncio.run(_send([_event(watch, id, events[id]) for id in events if id in missing]))
+            run_coro_as_sync(
+                _send([_event(watch, id, events[id]) for id in events if id in missing])
+            )
             _wait(missing)
 
 

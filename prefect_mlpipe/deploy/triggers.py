@@ -23,7 +23,7 @@ from prefect.events import DeploymentEventTrigger, ResourceSpecification
 from pydantic import Field, PrivateAttr
 
 from prefect_mlpipe.core.store import Store
-from prefect_mlpipe.deploy.watches import EVENT, Pattern, Per, Seconds, Uri, Watch
+from prefect_mlpipe.deploy.watches import EVENT, Pattern, Per, Seconds, Uri, Watch, as_uri
 from prefect_mlpipe.errors import InvalidPipeline
 
 _PATH = "{{ event.payload.path }}"
@@ -125,8 +125,10 @@ class DataChangeTrigger(DeploymentEventTrigger):
             schema: JSON schema of each of its parameters.
 
         Raises:
-            InvalidPipeline: there is no such parameter, or it cannot take what it would get.
+            InvalidPipeline: there is no such parameter, it cannot take what it would get, or the
+                store lies in what is watched.
         """
+        self._refuse_store(pipeline, store)
         bound = self.model_copy()
         bound._store = store
         given = dict(self.parameters or {})
@@ -155,6 +157,16 @@ class DataChangeTrigger(DeploymentEventTrigger):
                 "Say per='file' for a run per file, or declare the parameter a Folder, or a list.",
             )
         return _PATH
+
+    def _refuse_store(self, pipeline: str, store: Store) -> None:
+        """What a run stores must not be what starts the next one."""
+        folder = as_uri(store.url) if store.is_local else store.url.rstrip("/")
+        if f"{folder}/".startswith(f"{self.uri.rstrip('/')}/") and self.recursive:
+            raise InvalidPipeline(
+                f"The store of pipeline '{pipeline}' lies in the folder that is watched for it.",
+                {"watched": self.uri, "store": store.url},
+                "Watch a folder beside the store, or keep the store elsewhere with `store=`.",
+            )
 
     @property
     def _is_folder(self) -> bool:

@@ -93,7 +93,7 @@ class Watcher:
         seen = self._read(look)
         files = {name: one for name, one in seen.items() if one is not None}
         self._save(uuid.uuid4().hex, 0, files, [])
-        logger.info("Watching %s: %d files", self.watch.uri, len(files))
+        logger.debug("%s: %d files at the first look", self.watch.uri, len(files))
 
     def _take(self, ready: Mapping[str, str | None]) -> bool:
         """Read what is ready, and tell what changed. Says whether something is left."""
@@ -148,8 +148,6 @@ class Watcher:
         if not self._outbox:
             return
         self._announce(self.watch, self._outbox)
-        changes = sum(len(event["payload"]["changes"]) for event in self._outbox)
-        logger.info("%s: told of %d changed files", self.watch.uri, changes)
         self._save(self._origin, self._generation, self._files, [])
 
     # --- what is remembered -------------------------------------------------------------------

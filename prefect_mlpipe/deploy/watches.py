@@ -37,7 +37,7 @@ def _as_seconds(value: object) -> object:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
-def _as_uri(value: object) -> object:
+def as_uri(value: object) -> object:
     """A URL as it is; a path as an absolute one, since the watcher may work in another folder."""
     if not isinstance(value, str | os.PathLike):
         return value
@@ -55,7 +55,7 @@ def _matches_itself(value: str) -> str:
 
 
 Seconds = Annotated[float, BeforeValidator(_as_seconds)]
-Uri = Annotated[str, BeforeValidator(_as_uri), Field(min_length=1), AfterValidator(_matches_itself)]
+Uri = Annotated[str, BeforeValidator(as_uri), Field(min_length=1), AfterValidator(_matches_itself)]
 Pattern = Annotated[str, AfterValidator(_matches_itself)]
 
 

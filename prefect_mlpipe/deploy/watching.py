@@ -24,6 +24,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.events.schemas.automations import Automation, EventTrigger
 from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_logger
 from pydantic import ValidationError
 
 from prefect_mlpipe.core.store import Store
@@ -34,7 +35,7 @@ from prefect_mlpipe.deploy.watcher import Watcher
 from prefect_mlpipe.deploy.watches import EVENT, Watch
 from prefect_mlpipe.settings import Settings
 
-logger = logging.getLogger(__name__)
+logger = get_logger("mlpipe")
 
 KNOWN_S = 6.0  # until all processes of a server know a new automation: they look every 5 s
 REFRESH_S = 30.0
@@ -70,10 +71,13 @@ class WatchThread:
         )
         self._thread.start()
 
-    def stop(self, within_s: float | None = None) -> None:
-        """Ask it to stop; wait for it if `within_s` is given."""
+    def stop(self) -> None:
+        """Ask it to stop."""
         self._stop.set()
-        if self._thread is not None and within_s is not None:
+
+    def join(self, within_s: float) -> None:
+        """Wait until it has stopped, but not for ever."""
+        if self._thread is not None:
             self._thread.join(within_s)
 
     def _run(self) -> None:
@@ -112,6 +116,21 @@ def watch_here(watch: Watch, store: Store | None, deployment_id: UUID) -> None:
         _threads[watch.name].start()
 
 
+def stop_watching(within_s: float | None = None) -> None:
+    """End the watching threads of this process; they end with it anyway.
+
+    Args:
+        within_s: how long to wait for them; default: not at all.
+    """
+    with _lock:
+        threads = list(_threads.values())
+        _threads.clear()
+    for thread in threads:
+        thread.stop()
+    for thread in threads:
+        thread.join(within_s or 0)
+
+
 def watch_all(store: Store | None = None, stop: threading.Event | None = None) -> None:
     """Watch for all deployments that workers run, new ones included, until `stop`.
 
@@ -136,7 +155,7 @@ def watch_all(store: Store | None = None, stop: threading.Event | None = None) -
             threads[watch].start()
         stop.wait(REFRESH_S)
     for thread in threads.values():
-        thread.stop(within_s=5)
+        thread.stop()
 
 
 @flow(name="watch-data", persist_result=False)
@@ -191,6 +210,8 @@ def _watcher(watch: Watch, store: Store | None, known_at: float) -> Watcher:
     def when_known(watch: Watch, told: Sequence[Mapping[str, Any]]) -> None:
         time.sleep(max(0.0, known_at - time.monotonic()))
         announce(watch, told)
+        changes = sum(len(event["payload"]["changes"]) for event in told)
+        logger.info("%s: %d changed, told in %d events", watch.uri, changes, len(told))
 
     return Watcher(watch, place_of(watch, store.stat_index), store, when_known)
 

@@ -15,9 +15,9 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextvars import copy_context
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
-from contextvars import copy_context
 from pathlib import PurePath
 from typing import Any, NamedTuple
 

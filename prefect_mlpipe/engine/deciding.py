@@ -78,6 +78,4 @@ class Decider:
 
     def parts(self, code: Code) -> Callable[[str], Mapping[str, str] | None]:
         """Return a look-up of pieces by digest of code: present code, else what the store kept."""
-        return lambda wanted: (
-            code.parts if wanted == code.digest else self._store.read_code(wanted)
-        )
+        return lambda wanted: code.parts if wanted == code.digest else self._store.read_code(wanted)

@@ -112,7 +112,8 @@ class Outputs:
             near: runs to look at first: another may have made an equal value by chance.
         """
         likely = (one for run in near for one in (run, *(run.items or ())))
-        for run in itertools.chain(likely, self.runs.values()):
+        every: Iterable[StepRun] = itertools.chain(likely, self.runs.values())
+        for run in every:
             if run.record is not None and value in run.record.fields.values():
                 return run
         return None

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
+from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.engine.calls import Done, StepCall
 from prefect_mlpipe.engine.steprun import StepRun
 
@@ -31,6 +32,9 @@ class Cancel(NamedTuple):
 class Runner(Protocol):
     """Where calls run."""
 
+    def check(self, nodes: Iterable[Node]) -> None:
+        """Refuse nodes that cannot run where they ask to, before anything runs."""
+
     def inline(self, run: StepRun, call: StepCall) -> Outcome | None:
         """Run a call here and now, or return `None` where that cannot be done."""
 
@@ -40,8 +44,11 @@ class Runner(Protocol):
     def abandon(self, run: StepRun, state: str, message: str) -> None:
         """Give up a call that cannot be stopped; its outcome will be dropped."""
 
+    def release(self, remaining: Iterable[Node]) -> None:
+        """Let go of what these nodes cannot need: no others will come."""
+
     def close(self) -> None:
-        """Release what was started."""
+        """Let go of everything that was started."""
 
 
 class Reporter(Protocol):

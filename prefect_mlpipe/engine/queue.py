@@ -33,6 +33,8 @@ __all__ = ["Cancel", "Engine", "Outcome", "Reporter", "Runner"]
 
 # How long past its timeout a call may still end by itself before its thread is given up.
 TIMEOUT_GRACE_S = 0.5
+# How often it is asked which computes the remaining nodes may need: that looks at all of them.
+RELEASE_S = 0.5
 _REPAIRS = 2
 _NONE = frozenset({"NoneType", "builtins.NoneType"})
 
@@ -84,6 +86,8 @@ class Engine:
         self._failing = Failing(graph.name)
         self._stopped: str | None = None
         self._cancelled: RunCancelled | None = None
+        self._traced = False
+        self._released = 0.0
 
     # -- what the tracer and the pipeline ask ---------------------------------------------------
 
@@ -116,6 +120,7 @@ class Engine:
             InvalidPipeline: `refresh` or `targets` name what is not there.
         """
         self._admit()
+        self._traced = True
         self._selection.refuse_unknown(self.graph)
         self._ready.want(run for run in self.runs.values() if self._selection.is_target(run.name))
         self._advance(lambda: False)
@@ -137,6 +142,7 @@ class Engine:
                 self._ready.want(self._admit())
         elif self._stopped is None:
             self._stopped = f"the body of the pipeline raised {type(error).__name__}"
+        self._traced = True
         self._advance(lambda: False)
         self._failing.raise_rest(error)
 
@@ -206,6 +212,8 @@ class Engine:
         """Take in the nodes that were traced since the last time."""
         nodes = self.graph.nodes[self._admitted :]
         self._check(nodes)
+        for node in nodes:  # code and globals count as they are before anything has run
+            self._decider.keyer.code(node.step, node.name)
         self._admitted = len(self.graph.nodes)
         return self._ready.admit(nodes)
 
@@ -223,6 +231,7 @@ class Engine:
         """Wait for the next outcome, or for a run that is past its timeout."""
         self._reporter.progress(self.counts, self._running)
         while True:
+            self._release()
             late = next((run for run in self._timed if run.overdue(TIMEOUT_GRACE_S)), None)
             if late is not None:
                 return late
@@ -230,6 +239,14 @@ class Engine:
                 return self.outcomes.get(timeout=0.1 if self._timed else 1.0)
             except Empty:
                 self._reporter.progress(self.counts, self._running)
+
+    def _release(self) -> None:
+        """Let the runner close what no remaining node can need; the body may add none any more."""
+        now = time.monotonic()
+        if self._traced and now - self._released > RELEASE_S:
+            self._released = now
+            runs = self.runs.values()
+            self._runner.release(run.node for run in runs if run.wanted and not run.settled)
 
     def _start(self, run: StepRun) -> None:
         if run.settled or run.waiting or not run.wanted:
@@ -372,14 +389,17 @@ class Engine:
         run.lost = None
         run.adopted = not done.own
         step = run.node.step
-        if step.options.cache is None and step.cached and "" in done.record.fields:
-            if done.record.fields[""].type in _NONE and not step.returns_nothing:
-                self.warn(
-                    f"Step '{step.name}' returned None and is cached: a reuse restores nothing "
-                    "that it did outside the store. Annotate it '-> None' if it works outside the "
-                    "store, or say @step(cache=True) if None is its result."
-                )
+        if step.cached and step.options.cache is None and not step.returns_nothing:
+            self._warn_of_none(step.name, done.record)
         self._settle(run, "ran")
+
+    def _warn_of_none(self, step: str, record: Record) -> None:
+        if "" in record.fields and record.fields[""].type in _NONE:
+            self.warn(
+                f"Step '{step}' returned None and is cached: a reuse restores nothing that it did "
+                "outside the store. Annotate it '-> None' if it works outside the store, or say "
+                "@step(cache=True) if None is its result."
+            )
 
     def _time_out(self, run: StepRun) -> None:
         limit = run.node.step.options.timeout_seconds

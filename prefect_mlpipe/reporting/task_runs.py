@@ -44,6 +44,7 @@ BATCH = 500  # reports in one request
 GATHER_S = 0.25  # how long the first report of a batch waits for company
 PATIENCE_S = 3.0  # how long a flow run's end waits for a server that works but is slow
 EXIT_S = 60.0  # how long the process's end waits for it
+TROUBLE_S = 10.0  # how long it waits for one that does not answer
 BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 REQUEST_S = 15.0
 
@@ -130,6 +131,24 @@ class BulkReporter:
         else:
             self._end(0.0)
 
+    def hand_over(self) -> None:
+        """Wait for nothing: what is left is sent after the flow run's last state.
+
+        That state is a request to the same server, and would wait there while hundreds of task
+        runs are put on record.
+        """
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._not_before = max(self._not_before, time.monotonic() + GATHER_S)
+            left = not self._is_idle()
+            self._changed.notify_all()
+        if left:
+            atexit.register(self._end, EXIT_S)
+        else:
+            self._end(0.0)
+
     def __enter__(self) -> Self:
         return self
 
@@ -142,7 +161,9 @@ class BulkReporter:
         self.close()
 
     def _end(self, timeout_s: float) -> None:
-        self.flush(timeout_s)
+        self.flush(min(TROUBLE_S, timeout_s))
+        if self._works:
+            self.flush(timeout_s - TROUBLE_S)
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

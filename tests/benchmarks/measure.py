@@ -2,12 +2,11 @@
 
 A ratio of two times taken in the same minute on the same machine holds elsewhere too; an absolute
 time does not, so it is printed as a hint only. Contenders take turns, so that a busy minute hits
-all of them, and the median of the rounds counts.
+all of them, and the best of its rounds counts.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,12 +53,12 @@ class Row:
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int = 5) -> dict[str, float]:
-    """Return the median seconds of each contender; each gives back the seconds of one round."""
+    """Return the least seconds of each contender; each gives back the seconds of one round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
             seconds[name].append(contender())
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+    return {name: min(taken) for name, taken in seconds.items()}
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from prefect_mlpipe.core.formats import Unstorable
-from prefect_mlpipe.core.pickles import Pickle, importable, importable_main
+from prefect_mlpipe.core.pickles import Pickle, importable, importable_main, type_name
 from tests.core.formatting import dumped, loaded, round_trip
 
 # --- what cannot be stored -----------------------------------------------------------------------
@@ -28,9 +28,9 @@ class Model:
 @pytest.mark.parametrize(
     ("value", "path", "type_", "why"),
     [
-        (Path("a"), "", "pathlib.PosixPath", "return File(path)"),
-        ([1, {"where": Path("a")}], "[1]['where']", "pathlib.PosixPath", "str(path)"),
-        (Model(1, Path("a")), ".inner", "pathlib.PosixPath", "str(path)"),
+        (Path("a"), "", type_name(Path()), "return File(path)"),
+        ([1, {"where": Path("a")}], "[1]['where']", type_name(Path()), "str(path)"),
+        (Model(1, Path("a")), ".inner", type_name(Path()), "str(path)"),
         ((n for n in ()), "", "generator", "return a list"),
         ([iter([1])], "[0]", "list_iterator", "return a list"),
         (Model(threading.Lock()), ".weights", "_thread.lock", "cannot be pickled"),

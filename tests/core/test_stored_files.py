@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from prefect_mlpipe.core import copies
+from prefect_mlpipe.core import copies, stored_files
 from prefect_mlpipe.core.digest import digest
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.store import Store
-from prefect_mlpipe.errors import MissingFile, ValueDamaged, ValueMissing
+from prefect_mlpipe.errors import InputChanged, MissingFile, ValueDamaged, ValueMissing
 from tests.core.stores import (
     flip,
     forced,
@@ -151,3 +151,62 @@ def test_changed_copies_of_files_inside_values_are_made_again(
 def test_a_file_inside_a_value_that_is_not_there_is_an_error(local: Store) -> None:
     with pytest.raises(MissingFile, match="nowhere"):
         local.put([File("nowhere")])
+
+
+def test_changed_copies_of_remote_files_are_fetched_again(remote: Store, tree: Path) -> None:
+    stored = remote.put(Folder(tree))
+    folder = Path(remote.get(stored))
+    forced(flip, folder / "sub" / "model.bin")
+    (folder / "new").write_text("")
+    assert digest(remote.get(stored)) == stored.digest
+
+
+@pytest.mark.parametrize("names", [b"{", b"[]", b"[1]"])
+def test_a_remote_folder_whose_list_of_names_is_damaged_is_damaged(
+    remote: Store, tree: Path, names: bytes
+) -> None:
+    stored = remote.put(Folder(tree))
+    marker = f"values/{stored.checksum[:2]}/{stored.checksum}.names.json"
+    remote._backend.replace(marker, names)
+    with pytest.raises(ValueDamaged, match=r"names\.json"):
+        reopened(remote, "elsewhere").get(stored)
+
+
+def test_a_remote_file_that_is_damaged_is_damaged_and_mended(remote: Store, tree: Path) -> None:
+    stored = remote.put(Folder(tree))
+    name = f"values/{stored.checksum[:2]}/{stored.checksum}/a[1].csv"
+    remote._backend.replace(name, b"1,3")
+    elsewhere = reopened(remote, "elsewhere")
+    with pytest.raises(ValueDamaged):
+        elsewhere.get(stored)
+    elsewhere.put(Folder(tree))
+    assert digest(reopened(remote, "third").get(stored)) == stored.digest
+
+
+def test_a_file_that_changes_while_it_is_stored_is_refused(
+    local: Store, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = stored_files._copy
+
+    def racing(source: str, target: str) -> None:
+        Path(source).write_text("9,9")
+        original(source, target)
+
+    monkeypatch.setattr(stored_files, "_copy", racing)
+    with pytest.raises(InputChanged, match="while it was being stored"):
+        local.put(File(tree / "a[1].csv"))
+
+
+@pytest.mark.parametrize("way", ["_cloned", "_copied"])
+def test_files_are_copied_whatever_the_file_system_offers(
+    local: Store, tree: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(stored_files, "_cloned", lambda source, target: False)
+    monkeypatch.setattr(stored_files, way, lambda source, target: False)
+    stored = local.put(Folder(tree))
+    assert digest(local.get(stored)) == stored.digest
+
+
+def test_what_cannot_be_read_is_said(local: Store, tree: Path) -> None:
+    with pytest.raises(MissingFile, match="nowhere"):
+        local.put(Folder("nowhere"))

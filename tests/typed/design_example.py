@@ -7,8 +7,17 @@ from typing import NamedTuple, assert_type
 import pandas as pd
 from prefect.schedules import Cron
 
-from prefect_mlpipe import File, Resources, log_metrics, pipeline, publish, resolve, step
-from prefect_mlpipe.compute import Threads
+from prefect_mlpipe import (
+    DataChangeTrigger,
+    File,
+    Resources,
+    log_metrics,
+    pipeline,
+    publish,
+    resolve,
+    step,
+)
+from prefect_mlpipe.compute import Cuda, Dask, Threads
 
 
 class Model:
@@ -83,18 +92,21 @@ def every_way_to_call_it() -> None:
     assert_type(digits.graph().to_json(), str)
     elsewhere = digits.with_options(
         store="s3://ml/store",
-        compute={"gpu": Threads(max_workers=1)},
+        compute={"gpu": Cuda(), "cpu": Dask(), "here": Threads(max_workers=2)},
         refresh=["train"],
         targets=["evaluate"],
         failures="stop",
     )
     assert_type(elsewhere(depth=10), float)
-    digits.serve(schedules=[Cron("0 3 * * *", timezone="Europe/Paris")])
+    digits.serve(
+        schedules=[Cron("0 3 * * *", timezone="Europe/Paris")],
+        triggers=[DataChangeTrigger("s3://raw/digits/", every=60)],
+    )
 
 
 def what_a_type_checker_refuses() -> None:
     """Each of these lines is an error; `mypy --strict` complains if one is not."""
-    load(3)  # type: ignore[arg-type]
-    train(load(File("digits.csv")))  # type: ignore[call-arg]
+    load(3)  # type: ignore[call-overload]
+    train(load(File("digits.csv")))  # type: ignore[call-overload]
     digits(deep=3)  # type: ignore[call-arg]
     digits.local(depth="deep")  # type: ignore[arg-type]

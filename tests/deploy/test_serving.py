@@ -1,0 +1,188 @@
+"""Against a real server: who watches, and that each change starts its run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments.runner import RunnerDeployment
+
+from prefect_mlpipe import DataChangeTrigger
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.deploy.watching import look_once, requested, stop_watching, watch_data
+from tests.server import Server
+
+T = TypeVar("T")
+
+SCRIPT = """
+from prefect import serve
+from prefect_mlpipe import DataChangeTrigger, File, pipeline, step
+
+@step
+def read(csv: File) -> str:
+    return open(csv).read()
+
+@pipeline
+def inbox(csv: File = File("none.csv")) -> str:
+    return read(csv)
+
+TRIGGER = DataChangeTrigger("raw", every=0.5, settle=0.5, per="file", parameter="csv")
+
+if __name__ == "__main__":
+    if HOW == "serve":
+        inbox.serve(HOW, triggers=[TRIGGER])
+    else:
+        serve(inbox.to_deployment(HOW, triggers=[TRIGGER]))
+"""
+
+
+def eventually(look: Callable[[], T], is_right: Callable[[T], object], within_s: float = 40) -> T:
+    """What `look` gives as soon as `is_right` holds of it; what it gave last when time is up."""
+    deadline = time.monotonic() + within_s
+    while not is_right(seen := look()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return seen
+
+
+def flow_runs(deployment: str | UUID) -> list[FlowRun]:
+    with get_client(sync_client=True) as client:
+        if isinstance(deployment, str):
+            deployment = client.read_deployment_by_name(deployment).id
+        of_it = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
+        return client.read_flow_runs(flow_run_filter=of_it)
+
+
+def ended(runs: Sequence[FlowRun]) -> list[str | None]:
+    """The names of their final states, if all have one."""
+    states = [run.state for run in runs if run.state is not None and run.state.is_final()]
+    return [state.name for state in states] if len(states) == len(runs) else []
+
+
+def told(runs: Sequence[FlowRun]) -> list[str]:
+    """The files that they were started for."""
+    return sorted(Path(run.parameters["csv"]).name for run in runs)
+
+
+def watched(store: Path) -> list[Any]:
+    folder = store / "watches"
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+@contextmanager
+def serving(folder: Path, how: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that serves the script."""
+    script = folder / "inbox.py"
+    script.write_text(SCRIPT.replace("HOW", repr(how)))
+    environment = {
+        **os.environ,
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "PREFECT_MLPIPE_STORE": str(folder / "store"),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    with (folder / "serve.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, script], cwd=folder, env=environment, stdout=log, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.timeout(180)
+def test_a_dropped_file_starts_one_run_a_touched_one_none_and_a_restart_repeats_none(
+    api: Server, tmp_path: Path
+) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "before.csv").write_text("was there before")
+
+    with serving(tmp_path, "serve"):
+        assert eventually(lambda: watched(tmp_path / "store"), len)
+        (raw / "deep").mkdir()
+        (raw / "deep" / "first.csv").write_text("first")
+        [run] = eventually(lambda: flow_runs("inbox/serve"), ended)
+        assert ended([run]) == ["Completed"], (tmp_path / "serve.log").read_text()
+        assert run.parameters == {"csv": str(raw / "deep" / "first.csv")}
+        os.utime(raw / "deep" / "first.csv")
+        (raw / "before.csv").write_text("was there before")
+
+    (raw / "second.csv").write_text("dropped while nobody watched")
+    with serving(tmp_path, "serve"):
+        runs = eventually(lambda: flow_runs("inbox/serve"), lambda runs: len(runs) > 1)
+        assert told(runs) == ["first.csv", "second.csv"]
+
+
+@pytest.mark.timeout(180)
+def test_prefects_own_serve_watches_too(api: Server, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    with serving(tmp_path, "prefect"):
+        assert eventually(lambda: watched(tmp_path / "store"), len)
+        (tmp_path / "raw" / "first.csv").write_text("first")
+        runs = eventually(lambda: flow_runs("inbox/prefect"), len)
+        assert told(runs) == ["first.csv"]
+
+
+@pytest.fixture
+def no_threads_left() -> Iterator[None]:
+    yield
+    stop_watching(within_s=20)
+
+
+@flow
+def score(paths: list[str] | None = None) -> None:
+    """Run by workers only: its runs stay scheduled here."""
+
+
+def test_for_a_work_pool_somebody_else_watches_and_tells_a_burst_once(
+    api: Server, tmp_path: Path, no_threads_left: None
+) -> None:
+    raw, store = tmp_path / "raw", Store(tmp_path / "store", cache_folder=str(tmp_path / "cache"))
+    raw.mkdir()
+    with get_client(sync_client=True) as client:
+        client.request("POST", "/work_pools/", json={"name": "watched", "type": "process"})
+    trigger = DataChangeTrigger(raw, settle=0, parameter="paths").for_pipeline(
+        "score", store, score.parameters.properties
+    )
+    deployment = score.to_deployment("new-data", work_pool_name="watched", triggers=[trigger])
+    assert isinstance(deployment, RunnerDeployment)
+    deployment_id = deployment.apply()
+    assert isinstance(deployment_id, UUID)
+
+    [watch] = [watch for watch in requested() if watch.uri == str(raw)]
+    assert watch_data(str(tmp_path / "store")) >= 1
+    for number in range(10):
+        (raw / f"{number}.csv").write_text(str(number))
+    look_once([watch], store)
+    [run] = eventually(lambda: flow_runs(deployment_id), len)
+    assert run.parameters == {"paths": [str(raw / f"{number}.csv") for number in range(10)]}
+    look_once([watch], store)
+    assert len(flow_runs(deployment_id)) == 1
+    store.stat_index.close()
+
+
+def test_a_serving_process_is_left_to_watch_for_itself(
+    api: Server, tmp_path: Path, no_threads_left: None
+) -> None:
+    deployment = score.to_deployment("served", triggers=[DataChangeTrigger(tmp_path / "served")])
+    assert isinstance(deployment, RunnerDeployment)
+    deployment.apply()
+    assert not [watch for watch in requested() if watch.uri == str(tmp_path / "served")]
