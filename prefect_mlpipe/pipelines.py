@@ -40,6 +40,7 @@ from prefect_mlpipe.planning import Barrier, Plan, Planner
 from prefect_mlpipe.runs import Baseline, Runs
 from prefect_mlpipe.settings import Failures, Settings
 from prefect_mlpipe.steps import Step, local_names
+from prefect_mlpipe.stores import open_store
 from prefect_mlpipe.tracing import Tracer, refuse_iterators
 
 P = ParamSpec("P")
@@ -218,8 +219,7 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
 
     def open_store(self) -> Store:
         """Return the store: of the call, the pipeline, or the settings."""
-        store = self.options.store
-        return store if isinstance(store, Store) else Store(store or Settings().store)
+        return open_store(self.options.store)
 
     def selection(self, arguments: Mapping[str, Any]) -> Selection:
         """Return what is asked of a run, by options or by a `RunOptions` among its parameters."""

@@ -14,10 +14,10 @@ from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import current
 from prefect_mlpipe.errors import InvalidStep, RunNotFound
-from prefect_mlpipe.settings import Settings
 from prefect_mlpipe.steps import step
+from prefect_mlpipe.stores import open_store
 
-_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_NAME = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)*")
 
 
 @step(cache=False)
@@ -29,7 +29,7 @@ def publish(value: Any, *, name: str, alias: str | None = None) -> None:
 
     Args:
         value: what is published; anything that a step can return.
-        name: letters, digits, `.`, `_`, `-`, and `/` between parts.
+        name: letters, digits, `.`, `_`, `-`, and `/` between parts; no part begins with `.`.
         alias: a second name that moves to this version: `champion`. `latest` always does.
 
     Raises:
@@ -40,10 +40,10 @@ def publish(value: Any, *, name: str, alias: str | None = None) -> None:
             raise InvalidStep(
                 f"A value cannot be published as '{text}'.",
                 {"name": name, "alias": alias},
-                "Use letters, digits, '.', '_', '-', and '/' between parts.",
+                "Use letters, digits, '.', '_', '-', and '/' between parts; no part begins with '.'.",
             )
     here = current()
-    store = here.store or Store(Settings().store)
+    store = here.store or open_store()
     stored = store.put(value)
     version = stored.digest[:16]
     document = {
@@ -70,7 +70,7 @@ def published(name: str, version: str = "latest", *, store: str | Store | None =
     Raises:
         RunNotFound: nothing was published so.
     """
-    place = store if isinstance(store, Store) else Store(store or Settings().store)
+    place = open_store(store)
     document = place.read_published(name, version)
     if document is None:
         raise RunNotFound(

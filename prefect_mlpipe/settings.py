@@ -23,9 +23,9 @@ from pydantic_settings import (
 Failures = Literal["finish", "stop", "cancel"]
 
 
-def _default_store() -> str:
+def _in_prefect_home(name: str) -> str:
     home = os.environ.get("PREFECT_HOME") or Path.home() / ".prefect"
-    return str(Path(home).expanduser() / "mlpipe")
+    return str(Path(home).expanduser() / name)
 
 
 class Settings(BaseSettings):
@@ -33,6 +33,7 @@ class Settings(BaseSettings):
 
     Attributes:
         store: any fsspec URL or a local path. Default `$PREFECT_HOME/mlpipe`.
+        cache: a folder of this machine: copies of remote values, and which files were read before.
         failures: what happens to the rest of a run when a step fails.
         max_workers: threads of the default compute; default as `concurrent.futures` chooses.
         progress: show what a run is doing on the terminal.
@@ -48,7 +49,8 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    store: str = Field(default_factory=_default_store)
+    store: str = Field(default_factory=lambda: _in_prefect_home("mlpipe"))
+    cache: str = Field(default_factory=lambda: _in_prefect_home("mlpipe-cache"))
     failures: Failures = "finish"
     max_workers: int | None = Field(default=None, ge=1)
     progress: bool = True

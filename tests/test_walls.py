@@ -21,6 +21,7 @@ LAYERS = (
     "active",
     "core",
     "settings",
+    "stores",
     "steps",
     "current",
     "tracing",

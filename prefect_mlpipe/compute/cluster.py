@@ -72,6 +72,7 @@ class Cluster:
         self._tickets: dict[str, Ticket] = {}
         self._steps: dict[tuple[Step[..., Any], bool], bytes] = {}
         self._restarted: set[str] = set()
+        self._replacing: list[threading.Thread] = []
         self._had: list[Offer] = []  # what workers have offered at any time
         self._without_workers: float | None = None
         self._answered = self._watched = time.monotonic()
@@ -292,25 +293,39 @@ class Cluster:
     def _drop(self, ticket: Ticket, replace_worker: bool) -> None:
         self._tickets.pop(str(ticket.task_run_id), None)
         future, ticket.future = ticket.future, None
-        if future is not None and self._client is not None:
-            self._client.cancel([future], asynchronous=True)
+        self._cancel(future)
         if replace_worker and ticket.begun:
             self._replace(ticket.worker)
+
+    def _cancel(self, future: Any) -> None:
+        """Take back a submission, on the client's loop: the scheduler may not answer."""
+        if future is not None:
+            cancel = partial(self._client.cancel, [future], asynchronous=True)
+            self._client.loop.add_callback(cancel)
 
     def _replace(self, worker: str) -> None:
         """Kill a worker; its nanny starts another. Does not wait for that."""
         self._restarted.add(worker)
         restart = partial(
-            self._client.restart_workers, [worker], timeout=ANSWER_S, raise_for_error=False
+            self._client.sync,
+            self._client.scheduler.restart_workers,
+            workers=[worker],
+            timeout=ANSWER_S,
+            wait_for_workers=False,
+            on_error="return",
+            stimulus_id="mlpipe-timeout",
+            callback_timeout=2 * ANSWER_S,
         )
 
         def replace() -> None:
             try:
                 restart()
-            except Exception as error:  # it has no nanny, or is gone
-                logger.warning("compute %s: worker %s not replaced: %s", self.name, worker, error)
+            except Exception as error:  # the scheduler is gone, or the cluster is closed
+                logger.debug("compute %s: worker %s not replaced: %r", self.name, worker, error)
 
-        threading.Thread(target=replace, name="mlpipe-replace-worker", daemon=True).start()
+        replacing = threading.Thread(target=replace, name="mlpipe-replace-worker", daemon=True)
+        replacing.start()
+        self._replacing.append(replacing)
 
     # -- deaths ---------------------------------------------------------------------------------
 
@@ -335,8 +350,7 @@ class Cluster:
             "The step may have used more memory than the worker has, or have ended its process. "
             f"Raise memory_limit of compute '{self.name}', or memory in the step's Resources.",
         )
-        if ticket.future is not None and self._client is not None:
-            self._client.cancel([ticket.future], asynchronous=True)
+        self._cancel(ticket.future)
         self._settle(ticket, None, error)
 
     def _scheduler_lost(self, ticket: Ticket, why: str) -> WorkerLost:
@@ -405,6 +419,9 @@ class Cluster:
         client = self._client
         for ticket in list(self._tickets.values()):
             self._settle(ticket, None, self._scheduler_lost(ticket, "it was closed"))
+        if self._cluster is None:
+            for replacing in self._replacing:
+                replacing.join(ANSWER_S)
         if client is not None and client.status == "running":
             _within(CLOSE_S / 2, partial(self._bring_home, client))
         for end in (client, self._cluster):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 from typing_extensions import override
 
 from prefect_mlpipe.core.formats import Bytes, Chunks, Format, Part

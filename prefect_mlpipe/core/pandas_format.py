@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import orjson
 import pandas as pd
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 from typing_extensions import override
 
 from prefect_mlpipe.core.arrow_format import ipc_file

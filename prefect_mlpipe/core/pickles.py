@@ -26,7 +26,7 @@ from pathlib import PurePath
 from types import FunctionType, ModuleType
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 from typing_extensions import override
 
 from prefect_mlpipe.core import embedded_files

@@ -33,7 +33,7 @@ from prefect_mlpipe.deploy.places import place_of
 from prefect_mlpipe.deploy.waking import Waker
 from prefect_mlpipe.deploy.watcher import Watcher
 from prefect_mlpipe.deploy.watches import EVENT, Watch
-from prefect_mlpipe.settings import Settings
+from prefect_mlpipe.stores import open_store
 
 logger = get_logger("mlpipe")
 
@@ -205,7 +205,7 @@ def requested() -> list[Watch]:
 
 
 def _watcher(watch: Watch, store: Store | None, known_at: float) -> Watcher:
-    store = store or Store(watch.store or Settings().store)
+    store = store or open_store(watch.store)
 
     def when_known(watch: Watch, told: Sequence[Mapping[str, Any]]) -> None:
         time.sleep(max(0.0, known_at - time.monotonic()))

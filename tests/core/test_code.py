@@ -832,6 +832,13 @@ def step(x, n=1):
     return {"a": total, 'b': K}
 '''
 
+NAMED_TUPLE = """
+from typing import NamedTuple
+class C(NamedTuple):
+    k: 'int | None'
+def step(x): return C
+"""
+
 # What does not count: the step before and after.
 UNSEEN = {
     "00 nothing": (BODY, BODY),
@@ -870,8 +877,8 @@ UNSEEN = {
         "class C:\n def b(self): return 2\n def a(self): return 1\ndef step(x): return C()",
     ),
     "spelling of a field's type": (
-        "from typing import NamedTuple\nclass C(NamedTuple):\n k: 'int | None'\ndef step(x): return C",
-        "from typing import NamedTuple\nclass C(NamedTuple):\n k: 'int|None'\ndef step(x): return C",
+        NAMED_TUPLE,
+        NAMED_TUPLE.replace("int | None", "int|None"),
     ),
     "methods' docstrings": (
         "class C:\n 'Doc.'\n def a(self): 'x'; return 1\ndef step(x): return C()",

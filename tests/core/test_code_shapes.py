@@ -394,7 +394,16 @@ SEEN: dict[str, tuple[dict[str, str], str, str]] = {
             "steps.py": (
                 "from typing import *\n"
                 "import collections.abc as c\n"
-                "A = dict[str, int]; B = Union[int, str]; C = Optional[int]; D = Callable[[int], int]; E = Literal['a']; F = Annotated[int, 5]; P = ParamSpec('P'); G = int | None; H = c.Mapping[str, 'int']; T = TypeVar('T', bound=int)\n"
+                "A = dict[str, int]\n"
+                "B = Union[int, str]\n"
+                "C = Optional[int]\n"
+                "D = Callable[[int], int]\n"
+                "E = Literal['a']\n"
+                "F = Annotated[int, 5]\n"
+                "P = ParamSpec('P')\n"
+                "G = int | None\n"
+                "H = c.Mapping[str, 'int']\n"
+                "T = TypeVar('T', bound=int)\n"
                 "def step(x): return A, B, C, D, E, F, P, G, H, T\n"
             ),
         },

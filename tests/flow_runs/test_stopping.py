@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import runtime
 from prefect.states import Cancelling
 
 from prefect_mlpipe import pipeline, step
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.errors import RunCancelled
 from tests.flow_runs.conftest import Script, Seen
 
 SCRIPT = """
@@ -31,7 +34,7 @@ SCRIPT = """
 
     @step
     def last(x: int) -> int:
-        return x
+        return x + 1
 
     @pipeline(name="{name}")
     def mine() -> int:
@@ -67,7 +70,7 @@ def leaves_a_run_manifest_and_resumes(
     (folder / "hurry").touch()
     again = script(SCRIPT.format(name=name))
     assert again.end() == 0, again.text
-    assert "value 1" in again.text
+    assert "value 2" in again.text
     states = {n: run["state_name"] for n, run in seen.task_runs(name, 3).items()}
     assert states == {"quick": "Cached", "slow": "Completed", "last": "Completed"}
 
@@ -137,10 +140,6 @@ def test_the_process_ends_although_a_step_that_was_given_up_still_sleeps(
 def test_cancelling_a_run_that_only_traces_its_body_stops_it_at_the_next_wait(
     seen: Seen, store: str
 ) -> None:
-    from prefect import runtime
-
-    from prefect_mlpipe.errors import RunCancelled
-
     @step
     def cancels(x: int) -> int:
         seen.api.client.set_flow_run_state(runtime.flow_run.id, Cancelling())
@@ -148,8 +147,6 @@ def test_cancelling_a_run_that_only_traces_its_body_stops_it_at_the_next_wait(
 
     @step
     def waits(x: int) -> int:
-        import time
-
         time.sleep(30)
         return x
 

@@ -1,0 +1,20 @@
+"""Opens the store that a call, a pipeline or the settings name.
+
+Here the settings meet the core, which reads none: where this machine keeps copies of remote
+values, and which files it has read before. Knows nothing of pipelines.
+"""
+
+from __future__ import annotations
+
+from prefect_mlpipe.core import copies, files
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.settings import Settings
+
+
+def open_store(store: str | Store | None = None) -> Store:
+    """Return a store by URL, the one given, or that of the settings. Touches nothing yet."""
+    settings = Settings()
+    copies.use_folder(settings.cache)
+    opened = store if isinstance(store, Store) else Store(store or settings.store)
+    files.use_stat_index(opened.stat_index)
+    return opened
