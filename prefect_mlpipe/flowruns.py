@@ -31,7 +31,7 @@ from prefect_mlpipe.current import keep_logs
 from prefect_mlpipe.engine.loglines import line
 from prefect_mlpipe.engine.queue import Cancel, Engine
 from prefect_mlpipe.engine.steprun import StepRun
-from prefect_mlpipe.errors import RunCancelled
+from prefect_mlpipe.errors import ComputeError, RunCancelled
 from prefect_mlpipe.reporting.api import ensure_api
 from prefect_mlpipe.reporting.artifacts import create_summary
 from prefect_mlpipe.reporting.summary import StepRow, counts_text
@@ -285,4 +285,5 @@ def _state(run: StepRun) -> tuple[str, str]:
         case "cancelled":
             return "Cancelled", str(run.error or "the run was stopped")
         case _:
-            return "Failed", str(run.error)
+            crashed = isinstance(run.error, ComputeError)
+            return "Crashed" if crashed else "Failed", str(run.error)

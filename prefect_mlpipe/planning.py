@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefect_mlpipe.compute.targets import compute_of
-from prefect_mlpipe.core.decide import Reuse, changes_since
+from prefect_mlpipe.core.decide import Options, Reuse, Run, changes_since, decide
 from prefect_mlpipe.core.graph import Graph, Node, Output
 from prefect_mlpipe.core.manifest import Manifest, Reason
 from prefect_mlpipe.engine.calls import InputLost
@@ -244,8 +244,10 @@ class Planner:
     ) -> tuple[str, tuple[Reason, ...]]:
         """Decide as if the steps above made again what they made last time."""
         node = run.node
-        if not node.step.cached or self._selection.is_refreshed(node.name):
-            return "run", self._decider.decide(node, _BLANK, "")[0].reasons  # type: ignore[union-attr]
+        options = Options(node.step.cached, self._selection.is_refreshed(node.name))
+        certain = decide(None, options, 0, list)
+        if isinstance(certain, Run) and (options.refresh or not options.cache):
+            return "run", certain.reasons
         before = self._baseline.manifest(node)
         if before is None:
             return "run", (Reason("first run"),)
@@ -281,7 +283,6 @@ class Planner:
         return ("run", tuple(reasons[:5])) if reasons else ("reuse", ())
 
 
-_BLANK = Manifest("", "", {}, {}, None, {}, {}, {})
 _SHARED = frozenset({"code changed", "version changed", "reads changed", "parameter changed"})
 
 

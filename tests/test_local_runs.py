@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
+import prefect_mlpipe
 from prefect_mlpipe import EnvVar, File, Pipeline, pipeline, resolve, step
 from prefect_mlpipe.errors import StoreUnavailable
 from tests.project import Project, ran
@@ -534,9 +535,7 @@ def test_a_lost_record_is_a_reason(project: Project) -> None:
     assert reasons(p, "total") == ["value missing: its record"]
 
 
-def test_a_torn_record_is_not_believed(
-    project: Project, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_torn_record_is_not_believed(project: Project, caplog: pytest.LogCaptureFixture) -> None:
     p = project.own(lossy)
     p.local()
     project.ran()
@@ -649,6 +648,7 @@ def test_thousands_of_nodes_in_a_chain_and_side_by_side(project: Project) -> Non
     assert {one.action for one in owned.plan()} == {"reuse"}
 
 
+PACKAGE = Path(prefect_mlpipe.__file__).parent.parent
 SCRIPT = """
     import sys
     from prefect_mlpipe import pipeline, step
@@ -685,7 +685,7 @@ def test_a_script_and_an_importer_in_other_processes_share_one_store(tmp_path: P
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=tmp_path,
-            env={**os.environ, "HOME": str(tmp_path)},
+            env={**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(PACKAGE)},
             capture_output=True,
             text=True,
         )

@@ -82,9 +82,7 @@ def test_each_item_has_its_own_reason(project: Project) -> None:
     owned.local([1, 2])
     owned.local([1, 3])
     run = owned.runs.last()
-    assert [str(reason) for reason in run["double[1]"].reasons] == [
-        "parameter 'x' changed: 2 → 3"
-    ]
+    assert [str(reason) for reason in run["double[1]"].reasons] == ["parameter 'x' changed: 2 → 3"]
     assert run["double[0]"].reasons == []
 
 
@@ -381,8 +379,8 @@ def test_each_item_has_its_own_retries(project: Project) -> None:
         import os
 
         marker = f"{os.environ['MLPIPE_TESTS_LOG']}.{x}"
-        if not os.path.exists(marker):  # noqa: PTH110
-            open(marker, "w").close()  # noqa: PTH123, SIM115
+        if not os.path.exists(marker):
+            open(marker, "w").close()
             raise ValueError("once")
         return x
 

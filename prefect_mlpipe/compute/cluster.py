@@ -26,7 +26,7 @@ from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from prefect_mlpipe.compute.clusters import ClusterTarget
 from prefect_mlpipe.compute.offers import Offer, no_such_worker, offers_of, restrictions
-from prefect_mlpipe.compute.ticket import Ticket
+from prefect_mlpipe.compute.ticket import Ticket, nobody
 from prefect_mlpipe.compute.travel import Order, pack_call, pack_step, unpack_error
 from prefect_mlpipe.compute.worker import Result, RunContext, flush, plugin_name, run_order
 from prefect_mlpipe.core.code import CodeReader
@@ -94,7 +94,7 @@ class Cluster:
             replace_worker: whether the worker that it has begun on is to be killed: nothing else
                 ends a call that blocks.
         """
-        ticket.settle = _nobody
+        ticket.settle = nobody
         self._inbox.put(partial(self._drop, ticket, replace_worker))
 
     def close(self, *, wait: bool) -> None:
@@ -217,7 +217,11 @@ class Cluster:
             call.manifest.function,
             dict(call.manifest.environment),
             packed,
-            pack_call(call, remote=self.target.remote and not self.target.shared_store),
+            pack_call(
+                call,
+                remote=self.target.remote and not self.target.shared_store,
+                by_value=ticket.by_value,
+            ),
         )
 
     async def _collect(self, ticket: Ticket, number: int, future: Any) -> None:
@@ -432,10 +436,6 @@ class Cluster:
         client.run(flush, self._run_id, on_error="ignore")
         if self._cluster is None:
             client.unregister_worker_plugin(plugin_name(self._run_id))
-
-
-def _nobody(done: Done | None, error: BaseException | None) -> None:
-    """Stand for a caller that has gone."""
 
 
 def _with_parts(error: CodeMismatch, step: Step[..., Any]) -> CodeMismatch:

@@ -7,12 +7,14 @@ own thread, because handing it to another costs more than many a step.
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
 
+from prefect_mlpipe.compute.errors import stand_in
 from prefect_mlpipe.compute.targets import Target, compute_of
 from prefect_mlpipe.compute.threads import DaemonPool, Pools
 from prefect_mlpipe.core.graph import Node
@@ -61,6 +63,15 @@ def _outcome(run: StepRun, submission: int, call: StepCall) -> Outcome:
         return Outcome(run, submission, _with_retries(call), None)
     except Exception as error:
         return Outcome(run, submission, None, error)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and _in_main_thread():
+            raise  # Ctrl-C is meant for the run
+        # SystemExit and the like are the end of this step: somebody waits for its outcome.
+        return Outcome(run, submission, None, stand_in(error, run.name, "it ends the process"))
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _with_retries(call: StepCall) -> Any:
@@ -71,7 +82,8 @@ def _with_retries(call: StepCall) -> Any:
             raise
         except Exception as error:
             options = call.step.options
-            if call.attempt > options.retries or not _retry_wanted(call.step, error):
+            given_up = not call.recorded
+            if given_up or call.attempt > options.retries or not _retry_wanted(call.step, error):
                 raise
             time.sleep(_delay(call.step, call.attempt))
 

@@ -79,21 +79,24 @@ class RoutingRunner:
             self._threads.submit(run, call, outcomes)
             return
         (run.task_run_id,) = task_run_ids(1)
-        settle = partial(self._settle, run, run.submission, outcomes)
-        ticket = Ticket(call, run.name, run.task_run_id, tuple(parent_ids(run)), settle)
+        ticket = Ticket(call, run.name, run.task_run_id, tuple(parent_ids(run)))
+        ticket.settle = partial(self._settle, ticket, run, run.submission, outcomes)
         cluster = self._cluster(compute_of(run.node), target)
         self._tickets[run] = (cluster, ticket)
         cluster.submit(ticket)
 
     def _settle(
         self,
+        ticket: Ticket,
         run: StepRun,
         submission: int,
         outcomes: SimpleQueue[Any],
         done: Done | None,
         error: BaseException | None,
     ) -> None:
-        _, ticket = self._tickets.pop(run)
+        if self._tickets.get(run, (None, None))[1] is not ticket:
+            return  # given up at this very moment
+        del self._tickets[run]
         if not ticket.ever_begun:
             run.task_run_id = None  # Prefect knows nothing of it
         elif isinstance(error, ComputeError):

@@ -21,6 +21,10 @@ BYSTANDER = 5
 Settle = Callable[[Done | None, BaseException | None], object]
 
 
+def nobody(done: Done | None, error: BaseException | None) -> None:
+    """Stand for a caller that has gone."""
+
+
 class Ticket:
     """One call on its way.
 
@@ -29,7 +33,7 @@ class Ticket:
         name: name of the node.
         task_run_id: what Prefect calls it.
         parents: task runs above it.
-        settle: is told what came of it, once.
+        settle: told what came of it, once.
         begun: whether it has begun on a worker in its present submission.
         ever_begun: whether Prefect has heard of it.
         number: of the present submission.
@@ -47,13 +51,12 @@ class Ticket:
         name: str,
         task_run_id: UUID,
         parents: tuple[UUID, ...],
-        settle: Settle,
     ) -> None:
         self.call = call
         self.name = name
         self.task_run_id = task_run_id
         self.parents = parents
-        self.settle = settle
+        self.settle: Settle = nobody
         self.needs: Needs = needs_of(name, call.step.options.resources)
         self.begun = self.ever_begun = self.by_value = False
         self.number = self.deaths = self.unlucky = 0

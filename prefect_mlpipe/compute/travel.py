@@ -23,6 +23,7 @@ import cloudpickle
 
 from prefect_mlpipe.compute.errors import stand_in
 from prefect_mlpipe.core.code import CodeReader, effects
+from prefect_mlpipe.core.encode import Undigestible
 from prefect_mlpipe.core.environment import owner_of
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.formats import Unstorable
@@ -142,8 +143,12 @@ def _note_effects(function: Any) -> None:
 
 def _user_modules(step: Step[..., Any]) -> set[str]:
     """Return the user's modules that a step's code reaches."""
-    found = {step.fn.__module__}
-    for label in CodeReader().read(step.fn, ignore=step.options.ignore).parts:
+    found = {str(getattr(step.fn, "__module__", "__main__"))}
+    try:
+        labels = [*CodeReader().read(step.fn, ignore=step.options.ignore).parts]
+    except Undigestible:  # it is not cached
+        labels = []
+    for label in labels:
         parts = label.split(".")
         prefixes = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
         module = next((prefix for prefix in prefixes if prefix in sys.modules), None)
@@ -187,12 +192,13 @@ def _pickled(step: str, what: str, value: Any) -> bytes:
 _CURRENT = ("run_id", "run", "pipeline", "step", "key", "compute")
 
 
-def pack_call(call: StepCall, *, remote: bool) -> bytes:
+def pack_call(call: StepCall, *, remote: bool, by_value: bool) -> bytes:
     """Return a call as bytes, without its step and store; what is large goes into the store.
 
     Args:
         call: what is packed.
         remote: whether the worker cannot see files of this machine.
+        by_value: whether classes of the user's modules go with it.
 
     Raises:
         Unshippable: an argument can neither be pickled nor stored.
@@ -201,7 +207,8 @@ def pack_call(call: StepCall, *, remote: bool) -> bytes:
     if remote:
         arguments = {name: _with_stored_files(v, call.store) for name, v in arguments.items()}
     step = call.current.step
-    packed = {name: _argument(step, name, v, call.store) for name, v in arguments.items()}
+    with _modules_by_value(_user_modules(call.step) if by_value else set()):
+        packed = {name: _argument(step, name, v, call.store) for name, v in arguments.items()}
     fields = {
         "manifest": tuple(call.manifest),
         "key": call.key,
@@ -215,7 +222,11 @@ def pack_call(call: StepCall, *, remote: bool) -> bytes:
 
 
 def unpack_call(data: bytes, step: Step[..., Any], store: Store) -> StepCall:
-    """Return the call that was packed, with the worker's own step and store."""
+    """Return the call that was packed, with the worker's own step and store.
+
+    Raises:
+        ImportError: a class of an argument cannot be imported here.
+    """
     packed, fields = pickle.loads(data)
     arguments = {
         name: pickle.loads(value) if type(value) is bytes else value

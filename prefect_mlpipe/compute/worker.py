@@ -93,6 +93,7 @@ class _Run:
         Raises:
             EnvironmentMismatch: other versions are installed here.
             CodeMismatch: the code here is another.
+        ImportError: there is no such code here.
         """
         check_environment(order)
         known = self._steps.get(order.step)
@@ -100,10 +101,7 @@ class _Run:
             return known
         # Anew, and not the one that is known: a copy by value has globals of its own, which a step
         # may have changed.
-        try:
-            step = unpack_step(order.step)
-        except ImportError as error:
-            raise _code_mismatch(order, {"error": f"{type(error).__name__}: {error}"}) from error
+        step = unpack_step(order.step)
         difference = _difference(order, step)
         if difference is not None:
             raise _code_mismatch(order, difference)
@@ -184,10 +182,13 @@ def run_order(data: bytes) -> Result:
     run = _contexts[order.run_id]
     try:
         step = run.step(order)
+        call = unpack_call(order.call, step, run.context.store)
     except ComputeError as error:
         return ("refused", error, 0, {}, [])
+    except ImportError as error:
+        facts = {"error": f"{type(error).__name__}: {error}"}
+        return ("refused", _code_mismatch(order, facts), 0, {}, [])
     context = run.context
-    call = unpack_call(order.call, step, context.store)
     attempt = _NoticedTry(call, partial(_tell, get_worker(), order))
     task = context.task_runs.task(step, call.attempt)
     task_run = context.task_runs.task_run(task, order.name, order.parents, order.task_run_id)

@@ -17,7 +17,7 @@ import numpy as np
 from blake3 import blake3
 
 from prefect_mlpipe.core.encode import Encoder, Handler, as_branch, as_leaf
-from prefect_mlpipe.core.pieces import Piece, count, octets, packed, record, scalar, text
+from prefect_mlpipe.core.pieces import Piece, count, octets, packed, record, scalar, text, threads
 
 _BLOCK_BYTES: Final = 1 << 24
 
@@ -88,7 +88,7 @@ def _as_octets(array: Array) -> memoryview:
 
 def _in_blocks(array: Array) -> bytes:
     """Hash a large array that does not lie in C order without a second copy of it."""
-    hasher = blake3(max_threads=blake3.AUTO)
+    hasher = blake3(max_threads=threads())
     stack = [array]
     while stack:
         part = stack.pop()

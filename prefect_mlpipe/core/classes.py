@@ -25,7 +25,14 @@ from blake3 import blake3
 
 from prefect_mlpipe.core.encode import Encoder
 from prefect_mlpipe.core.environment import USER, Owner, owner_of
-from prefect_mlpipe.core.parts import Attributes, Part, foreign, label_of_module, own_and_whole
+from prefect_mlpipe.core.parts import (
+    Attributes,
+    Part,
+    foreign,
+    label_of_module,
+    own_and_whole,
+    owner_of_function,
+)
 from prefect_mlpipe.core.pieces import Piece, count, packed, record, text
 
 # What Python and libraries keep in a class for themselves.
@@ -145,9 +152,21 @@ def module_of_class(cls: type) -> str | None:
 
 def owner_of_class(cls: type) -> Owner:
     """Return whose a class is."""
-    owner = owner_of(module) if (module := module_of_class(cls)) is not None else USER
+    module = module_of_class(cls)
+    owner = USER if module is None else owner_of(module)
+    if module is not None and owner.kind != "user" and not _is_found(cls, module):
+        # A copy by value may share no more than its module's name with what is loaded here.
+        functions = (each for each in vars(cls).values() if isinstance(each, types.FunctionType))
+        owner = next(map(owner_of_function, functions), owner)
     made = owner.kind == "installed" and "<locals>" in cls.__qualname__
     return USER if made else owner  # made by a library, maybe of what the user gave it
+
+
+def _is_found(cls: type, module: str) -> bool:
+    found: Any = sys.modules.get(module)
+    for name in cls.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is cls
 
 
 def label_of_class(cls: type) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from prefect_mlpipe.core.encode import Encoder
-from prefect_mlpipe.core.environment import Owner, owner_of
+from prefect_mlpipe.core.environment import USER, Owner, owner_of
 from prefect_mlpipe.core.pieces import SCALARS, Piece, packed, scalar, text
 
 _IMMUTABLE: Final = SCALARS | {types.FunctionType, type, types.BuiltinFunctionType, range}
@@ -88,7 +88,7 @@ def owner_of_function(function: types.FunctionType) -> Owner:
     if module is not None and vars(module) is names:
         return owner_of(module.__name__)
     file = names.get("__file__") or function.__code__.co_filename
-    return owner_of(str(name), file if os.path.isabs(file) else "<made>")
+    return owner_of(str(name), file) if os.path.isabs(file) else USER
 
 
 def foreign(encoder: Encoder, owner: Owner, module: str, name: str) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import marshal
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -57,6 +58,23 @@ class Undigestible(Exception):
         return f"{self.path or 'the value'} ({self.type}): {self.why}"
 
 
+_threads = blake3.AUTO
+
+
+def threads() -> int:
+    """Return how many threads a large buffer is hashed with."""
+    return _threads
+
+
+def _hash_alone() -> None:
+    global _threads
+    _threads = 1
+
+
+# blake3's pool of threads does not survive a fork: a child that asked for it would wait for ever.
+os.register_at_fork(after_in_child=_hash_alone)
+
+
 class Buffers:
     """Hashes each buffer once, for the digest of a value and the checksum of its bytes alike.
 
@@ -77,7 +95,7 @@ class Buffers:
         if known is None:
             octets = _octets(view)
             known = self._seen[key] = (
-                blake3(octets, max_threads=blake3.AUTO).digest(),
+                blake3(octets, max_threads=threads()).digest(),
                 view,
             )
         return known[0]
@@ -161,8 +179,8 @@ def bounded(piece: bytes) -> bytes:
     """Return the piece, or its hash where it is long: pieces stay small however deep they nest."""
     if len(piece) <= INLINE_BYTES:
         return piece
-    threads = blake3.AUTO if len(piece) >= _THREADS_FROM_BYTES else 1
-    return HASHED + blake3(piece, max_threads=threads).digest()
+    many = threads() if len(piece) >= _THREADS_FROM_BYTES else 1
+    return HASHED + blake3(piece, max_threads=many).digest()
 
 
 def octets(buffers: Buffers, buffer: Any) -> bytes:

@@ -40,7 +40,16 @@ from prefect_mlpipe.core.parts import (
     own_and_whole,
     owner_of_function,
 )
-from prefect_mlpipe.core.pieces import SCALARS, Piece, count, packed, record, text, unordered
+from prefect_mlpipe.core.pieces import (
+    SCALARS,
+    Piece,
+    count,
+    packed,
+    record,
+    text,
+    threads,
+    unordered,
+)
 
 # Where a module lies, what it is called and what it says of itself is not what it does.
 MODULE_NOISE: Final = frozenset(
@@ -64,6 +73,12 @@ MODULE_NOISE: Final = frozenset(
 _CODE: Final = (types.FunctionType, type, types.ModuleType)
 _ATTRIBUTE_NOISE: Final = frozenset({"__mlpipe_effects__", "pytestmark"})
 _UP_AT_MOST: Final = 2
+
+# What a name can stand for besides a value; no piece of a value begins like these.
+_NOISE: Final = b"\x8bnoise"
+_BUILTIN: Final = b"\x8bbuiltin"
+_UNBOUND: Final = b"\x8bunbound"
+_IGNORED: Final = b"\x8bignored"
 
 
 # Functions
@@ -93,7 +108,7 @@ def _function_parts(encoder: Encoder, function: types.FunctionType, label: str) 
     wholes = [
         piece for place, (_, whole) in zip(places, pairs, strict=True) for piece in (place, whole)
     ]
-    return record("function", shape.digest, *wholes, *reads, *imports)
+    return record("function", shape.digest, count(len(held)), *wholes, *reads, *imports)
 
 
 def _held(function: types.FunctionType) -> list[tuple[str, str, object]]:
@@ -123,7 +138,7 @@ def _held(function: types.FunctionType) -> list[tuple[str, str, object]]:
 
 def _held_piece(encoder: Encoder, label: str, value: object) -> tuple[bytes, Piece]:
     if label in encoder.ignore or value is MISSING:
-        return b"i", b"i"
+        return _IGNORED, _IGNORED
     if type(value) in SCALARS:
         return own_and_whole(encoder, value)
     encoder.trail.append((label, len(encoder.open)))
@@ -197,7 +212,7 @@ def read_global(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...])
     """Encode what a global, followed by attributes of user modules, stands for."""
     name = chain[0]
     if name in MODULE_NOISE:
-        return b"n"
+        return _NOISE
     known = encoder.reads.get((id(names), chain))
     if known is not None:
         piece, reach = known
@@ -217,11 +232,11 @@ def _read_builtin(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...
     encoder.reach.append(Binding(names, name, MISSING))
     value = vars(builtins).get(name, MISSING)
     if value is MISSING:
-        return b"u"
+        return _UNBOUND
     if getattr(value, "__module__", None) == "builtins" and not isinstance(
         value, types.FunctionType
     ):
-        return b"b"
+        return _BUILTIN
     return encoder.encode(value)
 
 
@@ -229,7 +244,7 @@ def _read(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Pi
     name, *rest = chain
     label = f"{label_of_module(names)}.{name}"
     if label in encoder.ignore:
-        return b"i"
+        return _IGNORED
     value = names.get(name, MISSING)
     encoder.reach.append(Binding(names, name, value))
     if value is MISSING:
@@ -243,7 +258,7 @@ def _read_late(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) 
     """Encode what a module does not hold yet: a submodule, or what its `__getattr__` gives."""
     module = sys.modules.get(str(names.get("__name__")))
     if module is None or vars(module) is not names:
-        return b"u"
+        return _UNBOUND
     if "__getattr__" in names:
         try:
             value = getattr(module, chain[0])
@@ -253,10 +268,12 @@ def _read_late(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) 
             encoder.reach.append(Content(value, None))  # asked anew by each reader
         # As if it had been there: many put it there when first asked.
         return _read(encoder, {**names, chain[0]: value}, chain)
-    found = find_module(encoder, f"{module.__name__}.{chain[0]}") if "__path__" in names else b"u"
+    found = (
+        find_module(encoder, f"{module.__name__}.{chain[0]}") if "__path__" in names else _UNBOUND
+    )
     if isinstance(found, types.ModuleType):
         return _read_module(encoder, found, chain[1:])
-    return b"u"
+    return _UNBOUND
 
 
 def _read_module(encoder: Encoder, module: types.ModuleType, chain: tuple[str, ...]) -> Piece:
@@ -265,7 +282,7 @@ def _read_module(encoder: Encoder, module: types.ModuleType, chain: tuple[str, .
         if not chain or (getattr(module, "__file__", None) or "").endswith(_EXTENSIONS):
             return encode_module(encoder, module)
         if chain[0] in MODULE_NOISE:
-            return b"n"
+            return _NOISE
         return _read(encoder, vars(module), chain)
     inner = vars(module).get(chain[0]) if chain else None
     if isinstance(inner, types.ModuleType) and getattr(module, "__file__", None) is None:
@@ -331,7 +348,7 @@ def encode_module(encoder: Encoder, module: types.ModuleType) -> Piece:
 
 @functools.cache
 def _hash_of_file(file: str, modified_ns: int) -> bytes:
-    return blake3(max_threads=blake3.AUTO).update_mmap(file).digest()
+    return blake3(max_threads=threads()).update_mmap(file).digest()
 
 
 class _Namespace:

@@ -69,8 +69,6 @@ class _Named:
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
 
     def _wanted(self, name: str) -> bool:
-        if not self._watch.recursive and "/" in name:
-            return False
         pattern = self._watch.pattern
         return pattern is None or PurePosixPath(name or self._root).match(pattern)
 

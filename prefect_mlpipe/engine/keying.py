@@ -19,7 +19,7 @@ from blake3 import blake3
 from pydantic import Secret, SecretBytes, SecretStr
 
 from prefect_mlpipe.core.code import Code, CodeReader
-from prefect_mlpipe.core.digest import digest, owners
+from prefect_mlpipe.core.digest import digest, digest_and_owners
 from prefect_mlpipe.core.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.files import File, Folder, fingerprint_state
@@ -130,8 +130,8 @@ class Keyer:
                 if isinstance(value, SECRETS):
                     shown[name] = "***"
                     continue
-                inputs[name] = self._literal(step, node, name, value, reference)
-                owned += self._owners(value, reference)
+                inputs[name], owners = self._literal(step, node, name, value, reference)
+                owned += owners
                 nested = outputs_in(value)
                 if nested:
                     sources[name] = _together(nested)
@@ -217,9 +217,16 @@ class Keyer:
         name: str,
         value: Any,
         reference: Callable[[Output], Reference],
-    ) -> str:
+    ) -> tuple[str, tuple[str, ...]]:
+        """Return the digest of an argument, and the distributions that own the types in it."""
+        known: list[Reference] = []
+
+        def note(output: Output) -> Reference:
+            known.append(reference(output))
+            return known[-1]
+
         try:
-            return digest(with_files(replace_outputs(value, reference)))
+            found, owners = digest_and_owners(with_files(replace_outputs(value, note)))
         except MissingFile as error:
             raise MissingFile(
                 f"Step '{node}' was given a path that does not exist.",
@@ -228,7 +235,7 @@ class Keyer:
             ) from error
         except Undigestible as error:
             if not step.cached:
-                return ""
+                return "", ()
             raise UnstableInput(
                 f"Step '{node}' cannot be cached: one input has no content we can digest.",
                 {
@@ -240,14 +247,7 @@ class Keyer:
                 f"Pass plain data, or leave it out of the key with @step(ignore=[{name!r}]),\n"
                 "or turn caching off for this step with @step(cache=False).",
             ) from error
-
-    def _owners(self, value: Any, reference: Callable[[Output], Reference]) -> tuple[str, ...]:
-        found: list[str] = []
-
-        def note(output: Output) -> None:
-            found.extend(reference(output).owners)
-
-        return (*owners(replace_outputs(value, note)), *found)
+        return found, (*sorted(owners), *(owner for one in known for owner in one.owners))
 
     def _owned(self, names: tuple[str, ...]) -> dict[str, str]:
         found = self._versions.get(names)

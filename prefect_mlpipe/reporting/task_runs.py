@@ -41,7 +41,8 @@ from prefect_mlpipe.reporting.posting import Entry, NotNow, Sender
 __all__ = ["BulkReporter", "TaskRunReport", "task_run_ids"]
 
 BATCH = 500  # reports in one request
-GATHER_S = 0.25  # how long the first report of a batch waits for company
+GATHER_S = 1.0  # how long the first report of a batch waits for company
+AFTER_S = 0.25  # how long what a flow run leaves behind waits for its last state to go first
 PATIENCE_S = 3.0  # how long a flow run's end waits for a server that works but is slow
 EXIT_S = 60.0  # how long the process's end waits for it
 TROUBLE_S = 10.0  # how long it waits for one that does not answer
@@ -141,7 +142,7 @@ class BulkReporter:
             if self._closed:
                 return
             self._closed = True
-            self._not_before = max(self._not_before, time.monotonic() + GATHER_S)
+            self._not_before = max(self._not_before, time.monotonic() + AFTER_S)
             left = not self._is_idle()
             self._changed.notify_all()
         if left:
@@ -237,7 +238,7 @@ class BulkReporter:
                         return None
                     self._changed.wait()
                     continue
-                hurry = self._flushing or self._closed or len(self._pending) >= BATCH
+                hurry = self._flushing or self._closed
                 due = self._not_before if hurry else max(self._not_before, self._due)
                 if (wait_s := due - time.monotonic()) <= 0:
                     keys = list(self._pending)[:BATCH]

@@ -74,11 +74,6 @@ def run_chain(length: int, store: str) -> None:
     chain.with_options(store=store)(length=length)
 
 
-def executed_chain(length: int) -> None:
-    with folder() as store:
-        run_chain(length, store)
-
-
 def benchmark_flow_reused(scale: float) -> list[Row]:
     """1,000 reused steps as a flow, over an empty flow, and until the server shows them."""
     length = max(10, int(1000 * scale))
@@ -109,20 +104,29 @@ def benchmark_flow_reused(scale: float) -> list[Row]:
 
 
 def benchmark_flow_executed(scale: float) -> list[Row]:
-    """A chain of executed steps as a flow, beside the same chain of native Prefect tasks."""
-    length = max(10, int(200 * scale))
-    with connected(), folder() as store:
-        run_chain(0, store)
-        native_chain(0)
+    """A chain of executed steps as a flow, beside the same chain of native Prefect tasks.
+
+    What a step costs is taken from a long and a short chain: entering and leaving drop out.
+    """
+    short, long = 10, max(20, int(300 * scale))
+    with connected():
         recorder = Recorder()
         took = in_turn(
             {
-                "empty": lambda: recorder.timed(partial(run_chain, 0, store), 0),
-                "ours": lambda: recorder.timed(partial(executed_chain, length), length),
-                "native empty": lambda: recorder.timed(partial(native_chain, 0), 0),
-                "native": lambda: recorder.timed(partial(native_chain, length), length),
+                f"{name} {length}": partial(contender, recorder, length)
+                for length in (short, long)
+                for name, contender in (("ours", _executed), ("native", _native))
             }
         )
-    ours = (took["ours"] - took["empty"]) / length * 1000
-    native = (took["native"] - took["native empty"]) / length * 1000
+    ours = (took[f"ours {long}"] - took[f"ours {short}"]) / (long - short) * 1000
+    native = (took[f"native {long}"] - took[f"native {short}"]) / (long - short) * 1000
     return [Row("executed step of a flow, threads", ours, "native Prefect task", native, 1.3)]
+
+
+def _executed(recorder: Recorder, length: int) -> float:
+    with folder() as store:
+        return recorder.timed(partial(run_chain, length, store), length)
+
+
+def _native(recorder: Recorder, length: int) -> float:
+    return recorder.timed(partial(native_chain, length), length)

@@ -32,7 +32,6 @@ from prefect_mlpipe.errors import (
 )
 from tests.compute import work
 from tests.project import Project
-from tests.server import Server
 
 pytestmark = pytest.mark.usefixtures("api")
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -1157,6 +1158,16 @@ def test_code_made_by_exec_without_a_module_is_read(project: Project) -> None:
 
     assert read("x + 1") == read("x + 1")
     assert read("x + 1") != read("x + 2")
+
+
+def test_a_users_module_may_be_named_like_one_of_the_library() -> None:
+    def read(body: str) -> str:
+        names: dict[str, Any] = {"__name__": "json"}
+        source = f"class C:\n def m(self): return {body}\ndef h(x): return C().m()"
+        exec(source + "\ndef step(x): return h(x)", names)
+        return CodeReader().read(names["step"]).digest
+
+    assert read("1") != read("2")
 
 
 def test_the_sources_of_parts_can_be_shown(project: Project) -> None:

@@ -6,9 +6,12 @@ import contextvars
 import io
 import itertools
 import logging
+import os
+import signal
 import socket
 import sqlite3
 import threading
+import time
 import weakref
 from typing import Any
 
@@ -16,6 +19,7 @@ import pytest
 
 from prefect_mlpipe.core.digest import digest
 from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.pieces import Buffers
 
 
 class Node:
@@ -173,3 +177,18 @@ def test_a_lock_in_an_argument_is_refused_even_if_code_read_it_before() -> None:
 def test_content_in_memory_is_no_open_file() -> None:
     assert digest(io.BytesIO(b"a")) != digest(io.BytesIO(b"b"))
     assert digest(io.StringIO("a")) == digest(io.StringIO("a"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_hashes_large_buffers_too() -> None:
+    expected = Buffers().hash(bytes(1 << 24))
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if Buffers().hash(bytes(1 << 24)) == expected else 1)
+    deadline = time.monotonic() + 60
+    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(done[1]) == 0

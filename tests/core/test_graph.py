@@ -79,7 +79,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "as a key": lambda o: {o: 1},
     "hash": hash,
     "==": lambda o: o == 1,
-    "== reflected": lambda o: 1 == o,
+    "== reflected": lambda o: o == 1,
     "!=": lambda o: o != 1,
     "<": lambda o: o < 1,
     ">=": lambda o: o >= 1,
@@ -94,7 +94,7 @@ USES: dict[str, Callable[[Any], Any]] = {
     "/": lambda o: o / 2,
     "//": lambda o: 7 // o,
     "%": lambda o: o % 2,
-    "text %": lambda o: "%s" % o,
+    "text %": lambda o: "%s" % o,  # noqa: UP031
     "divmod": lambda o: divmod(o, 2),
     "**": lambda o: o**2,
     "<<": lambda o: o << 1,

@@ -17,6 +17,10 @@ def test_what_has_another_state_or_none_to_be_trusted_is_suspect() -> None:
     assert suspects(KNOWN, {"a": "1", "b": "2", "c": "1"}) == {"b": "2", "c": "1"}
 
 
+def test_what_has_no_state_at_all_is_suspect_at_every_look() -> None:
+    assert suspects({"c": Seen("", "C")}, {"c": ""}) == {"c": ""}
+
+
 def test_what_is_new_and_what_is_gone_is_suspect() -> None:
     assert suspects(KNOWN, {"a": "1", "b": "1", "new": "1"}) == {"c": None, "new": "1"}
 

@@ -115,7 +115,7 @@ def test_a_dropped_file_starts_one_run_a_touched_one_none_and_a_restart_repeats_
     raw.mkdir()
     (raw / "before.csv").write_text("was there before")
 
-    with serving(tmp_path, "serve"):
+    with serving(tmp_path, "serve") as process:
         assert eventually(lambda: watched(tmp_path / "store"), len)
         (raw / "deep").mkdir()
         (raw / "deep" / "first.csv").write_text("first")
@@ -124,6 +124,7 @@ def test_a_dropped_file_starts_one_run_a_touched_one_none_and_a_restart_repeats_
         assert run.parameters == {"csv": str(raw / "deep" / "first.csv")}
         os.utime(raw / "deep" / "first.csv")
         (raw / "before.csv").write_text("was there before")
+        process.kill()
 
     (raw / "second.csv").write_text("dropped while nobody watched")
     with serving(tmp_path, "serve"):

@@ -97,6 +97,14 @@ def test_a_watch_keeps_its_name_when_it_only_looks_more_often(
     assert names[0] == names[1] != names[2]
 
 
+def test_two_deployments_watch_one_place_each_for_itself(
+    started: list[tuple[Watch, Any, UUID]],
+) -> None:
+    for number in (1, 2):
+        DataChangeTrigger("raw").set_deployment_id(UUID(int=number))
+    assert len({watch.name for watch, _, _ in started}) == 2
+
+
 def test_a_relative_path_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert DataChangeTrigger("raw").uri == str(tmp_path / "raw")

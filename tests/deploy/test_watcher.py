@@ -241,6 +241,22 @@ def test_what_prefect_did_not_take_is_told_at_the_next_look_or_start(world: Worl
     assert world.look() == [{"a.csv": "added"}]
 
 
+def test_what_prefect_did_not_take_is_told_also_if_it_has_changed_again_by_then(
+    world: World,
+) -> None:
+    world.look()
+    for name in ("a.csv", "b.csv"):
+        world.write(name, "A")
+    world.prefect.refuses = True
+    with pytest.raises(PrefectUnavailable):
+        world.look()
+    world.prefect.refuses = False
+    world.start()
+    world.write("a.csv", "B")
+    (world.folder / "b.csv").unlink()
+    assert world.look() == [{"a.csv": "added", "b.csv": "added"}, {"a.csv": "modified"}]
+
+
 def test_what_prefect_took_without_saying_so_is_told_again_as_the_same_event(world: World) -> None:
     world.look()
     world.write("a.csv", "A")
