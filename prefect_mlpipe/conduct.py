@@ -18,10 +18,10 @@ from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import load
 from prefect_mlpipe.engine.deciding import Decider
+from prefect_mlpipe.engine.engine import Engine
 from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.outputs import Outputs, pack
 from prefect_mlpipe.engine.protocols import Reporter, Runner
-from prefect_mlpipe.engine.queue import Engine
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.errors import RunCancelled, StoreUnavailable, UnresolvedOutput

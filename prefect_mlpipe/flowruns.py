@@ -28,8 +28,9 @@ from prefect_mlpipe.conduct import Conduct, Returned, RunInfo
 from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.current import keep_logs
+from prefect_mlpipe.engine.engine import Engine
 from prefect_mlpipe.engine.loglines import line
-from prefect_mlpipe.engine.queue import Cancel, Engine
+from prefect_mlpipe.engine.protocols import Cancel
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.errors import ComputeError, RunCancelled
 from prefect_mlpipe.reporting.api import ensure_api

@@ -19,7 +19,7 @@ from prefect_mlpipe.compute.targets import Target, compute_of
 from prefect_mlpipe.compute.threads import DaemonPool, Pools
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.engine.calls import InputLost, StepCall, execute
-from prefect_mlpipe.engine.queue import Outcome
+from prefect_mlpipe.engine.protocols import Outcome
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.steps import Step
 

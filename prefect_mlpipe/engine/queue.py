@@ -1,21 +1,20 @@
 """The ready-queue: decide each node, submit what must run, take in what came of it.
 
-Knows a `Runner` and a `Reporter` by protocol only; nothing of Prefect, Dask or where a step runs.
-One thread drives it, the one in which the pipeline body is traced: it works while the body waits
-at a `resolve` and after the body has ended. Everything that needs many nodes' states happens in
-that thread, so there is no lock here.
+Knows a `Runner` and a `Reporter` by protocol only; nothing of Prefect, Dask or where a step runs,
+nor of the body that is traced. One thread drives it; everything that needs many nodes' states
+happens in that thread, so there is no lock here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from prefect_mlpipe.core.decide import Reuse
 from prefect_mlpipe.core.files import fingerprint_state
-from prefect_mlpipe.core.graph import Graph, Node, Output
+from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.current import Current
@@ -23,13 +22,11 @@ from prefect_mlpipe.engine.calls import Done, InputLost, StepCall, files_in
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.failing import Failing
 from prefect_mlpipe.engine.outputs import Outputs
-from prefect_mlpipe.engine.protocols import Cancel, Outcome, Reporter, Runner
+from prefect_mlpipe.engine.protocols import Cancel, Reporter, Runner
 from prefect_mlpipe.engine.ready import Ready
 from prefect_mlpipe.engine.steprun import StepRun, expand
 from prefect_mlpipe.errors import RunCancelled, StepFailed, StepTimedOut, StoreUnavailable
 from prefect_mlpipe.settings import Failures
-
-__all__ = ["Cancel", "Engine", "Outcome", "Reporter", "Runner"]
 
 # How long past its timeout a call may still end by itself before its thread is given up.
 TIMEOUT_GRACE_S = 0.5
@@ -39,19 +36,24 @@ _REPAIRS = 2
 _NONE = frozenset({"NoneType", "builtins.NoneType"})
 
 
-class Engine:
-    """Executes one run of a pipeline.
+class Queue:
+    """Brings the runs that are ready to their end.
 
     Attributes:
         runs: node → its run; items of mapped nodes too.
+        ready: those that wait for nothing.
         outcomes: where runners put what came of a call, and others a `Cancel`.
         counts: state → how many runs are in it.
         warnings: what is not as the user may think.
+        failing: what failed, and what of it is still to be raised.
+        stopped: why nothing new starts, if so.
+        cancelled: the error of a run that was cancelled from outside.
+        traced: whether the body has ended, so that no node will come any more.
     """
 
     def __init__(
         self,
-        graph: Graph,
+        pipeline: str,
         *,
         outputs: Outputs,
         runner: Runner,
@@ -59,110 +61,46 @@ class Engine:
         decider: Decider,
         failures: Failures,
         current: Callable[[StepRun], Current],
-        check: Callable[[Sequence[Node]], None] = lambda nodes: None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
-        self.graph = graph
         self.runs: dict[Node, StepRun] = outputs.runs
+        self.ready = Ready(self.runs)
         self.outcomes: SimpleQueue[Any] = SimpleQueue()
         self.counts: dict[str, int] = {}
         self.warnings: list[str] = []
+        self.failing = Failing(pipeline)
+        self.stopped: str | None = None
+        self.cancelled: RunCancelled | None = None
+        self.traced = False
         self._outputs = outputs
         self._store = outputs.store
         self._runner = runner
         self._reporter = reporter
         self._decider = decider
-        self._selection = decider.selection
         self._failures = failures
         self._current = current
         self._clock = clock
-        self._check = check
-        self._admitted = 0
         self._until: Callable[[], bool] = lambda: False
-        self._ready = Ready(self.runs)
         self._running: dict[StepRun, None] = {}
         self._timed: dict[StepRun, None] = {}
         self._leaders: dict[str, StepRun] = {}
-        self._failing = Failing(graph.name)
-        self._stopped: str | None = None
-        self._cancelled: RunCancelled | None = None
-        self._traced = False
         self._released = 0.0
 
-    # -- what the tracer and the pipeline ask ---------------------------------------------------
+    # -- what the engine asks -------------------------------------------------------------------
 
-    def resolve(self, outputs: Sequence[Output]) -> list[Any]:
-        """Run what these outputs need, start all else that was traced, return their values.
-
-        Raises:
-            Exception: a step's own; several in an `ExceptionGroup`.
-        """
-        new = self._admit()
-        if not self._selection.targets:
-            self._ready.want(new)
-        wanted = [self.runs[output._mlpipe_node] for output in outputs]
-        self._ready.want(wanted)
+    def advance(self, until: Callable[[], bool]) -> None:
+        """Start all that is ready and take in outcomes until told to stop or nothing is left."""
+        self._until = until
         while True:
-            self._advance(lambda: all(run.settled for run in wanted))
-            for run in wanted:
-                self.raise_if_failed(run)
-            try:
-                return [self._outputs.load(output) for output in outputs]
-            except InputLost as lost:
-                self._repair(lost, wanted)
-
-    def finish(self) -> None:
-        """Run everything that was traced to its end.
-
-        Raises:
-            Exception: the step's own exception; several in an `ExceptionGroup`.
-            RunCancelled: the run was cancelled.
-            InvalidPipeline: `refresh` or `targets` name what is not there.
-        """
-        self._admit()
-        self._traced = True
-        self._selection.refuse_unknown(self.graph)
-        self._ready.want(run for run in self.runs.values() if self._selection.is_target(run.name))
-        self._advance(lambda: False)
-        if self._cancelled is not None:
-            raise self._cancelled
-        self._failing.raise_rest()
-
-    def wind_down(self, error: Exception) -> None:
-        """Bring the run to its end after the body has raised.
-
-        After the error of a step, what does not depend on it still runs; after an error of the
-        body itself nothing new starts, and what runs may end.
-
-        Raises:
-            Exception: the error together with others that steps had, in an `ExceptionGroup`.
-        """
-        if self._failing.given(error) and self._cancelled is None:
-            if not self._selection.targets:
-                self._ready.want(self._admit())
-        elif self._stopped is None:
-            self._stopped = f"the body of the pipeline raised {type(error).__name__}"
-        self._traced = True
-        self._advance(lambda: False)
-        self._failing.raise_rest(error)
-
-    def load(self, value: Any) -> Any:
-        """Return a structure with its outputs loaded; what is lost is made again."""
-        while True:
-            try:
-                return self._outputs.load_all(value)
-            except InputLost as lost:
-                self._repair(lost, ())
-                self._advance(lambda: False)
-                self._failing.raise_rest()
-
-    def references(self, value: Any) -> Any:
-        """Return a structure with references in place of its outputs."""
-        return self._outputs.inputs(value)
+            while self.ready:
+                self._start(self.ready.pop())
+            if until() or not self._running:
+                return
+            self._take(self._next())
 
     def abandon(self, state: str, message: str) -> None:
         """Give up everything that still runs or waits; after this nothing is outstanding."""
-        self._stopped = self._stopped or message
+        self.stopped = self.stopped or message
         for run in list(self._running):
             self._give_up(run, state, message)
             run.error = run.error or RunCancelled(
@@ -172,33 +110,11 @@ class Engine:
                 "returns is dropped.",
             )
             self._settle(run, "cancelled")
-        for run in self.all_runs():
+        for run in list(self.runs.values()):
             if not run.settled and run.wanted:
                 if run.call is not None:
                     run.call.recorded = False
                 self._settle(run, "cancelled")
-
-    def raise_if_failed(self, run: StepRun) -> None:
-        """Raise what keeps a run from having an output.
-
-        Raises:
-            Exception: the step's own; several in an `ExceptionGroup`.
-            RunCancelled: it did not run.
-        """
-        if not run.failed:
-            return
-        if self._cancelled is not None:
-            raise self._cancelled
-        self._failing.give(run)
-        raise RunCancelled(f"Step '{run.name}' did not run: {self._stopped or 'it was cancelled'}.")
-
-    def all_runs(self) -> list[StepRun]:
-        """Return the runs of all nodes in call order, mapped ones followed by their items."""
-        return [
-            one
-            for run in map(self.runs.__getitem__, self.graph.nodes[: self._admitted])
-            for one in (run, *(run.items or ()))
-        ]
 
     def warn(self, text: str) -> None:
         """Say once that something is not as the user may think."""
@@ -207,25 +123,6 @@ class Engine:
             self._reporter.warned(text)
 
     # -- from nodes to ready calls --------------------------------------------------------------
-
-    def _admit(self) -> list[StepRun]:
-        """Take in the nodes that were traced since the last time."""
-        nodes = self.graph.nodes[self._admitted :]
-        self._check(nodes)
-        for node in nodes:  # code and globals count as they are before anything has run
-            self._decider.keyer.code(node.step, node.name)
-        self._admitted = len(self.graph.nodes)
-        return self._ready.admit(nodes)
-
-    def _advance(self, until: Callable[[], bool]) -> None:
-        """Start all that is ready and take in outcomes until told to stop or nothing is left."""
-        self._until = until
-        while True:
-            while self._ready:
-                self._start(self._ready.pop())
-            if until() or not self._running:
-                return
-            self._take(self._next())
 
     def _next(self) -> Any:
         """Wait for the next outcome, or for a run that is past its timeout."""
@@ -243,7 +140,7 @@ class Engine:
     def _release(self) -> None:
         """Let the runner close what no remaining node can need; the body may add none any more."""
         now = time.monotonic()
-        if self._traced and now - self._released > RELEASE_S:
+        if self.traced and now - self._released > RELEASE_S:
             self._released = now
             runs = self.runs.values()
             self._runner.release(run.node for run in runs if run.wanted and not run.settled)
@@ -255,7 +152,7 @@ class Engine:
         if blocker is not None:
             run.blocked_by = blocker.blocked_by or blocker
             self._settle(run, "skipped")
-        elif self._stopped is not None:
+        elif self.stopped is not None:
             self._settle(run, "cancelled")
         elif run.node.mapped is not None:
             self._expand(run)
@@ -266,10 +163,10 @@ class Engine:
         """Turn a mapped node into its items, now that their number is known."""
         if run.items is None:
             try:
-                self._ready.expand(run, expand(run, self._outputs))
+                self.ready.expand(run, expand(run, self._outputs))
                 run.started = self._clock()
             except InputLost as lost:
-                self._repair(lost, run.parents, run)
+                self.repair(lost, run.parents, run)
                 return
             except Exception as error:
                 self._fail(run, error)
@@ -349,7 +246,7 @@ class Engine:
         run.started = self._clock()
         self._reporter.reading(run)
         timed = node.step.options.timeout_seconds is not None
-        if not (self._running or self._ready or timed or self._until()):
+        if not (self._running or self.ready or timed or self._until()):
             outcome = self._runner.inline(run, call)
             if outcome is not None:
                 self._take(outcome)
@@ -364,9 +261,9 @@ class Engine:
 
     def _take(self, message: Any) -> None:
         if isinstance(message, Cancel):
-            self._cancelled = RunCancelled(message.message)
+            self.cancelled = RunCancelled(message.message)
             self.abandon("Cancelled", message.message.rstrip("."))
-            raise self._cancelled
+            raise self.cancelled
         if isinstance(message, StepRun):
             self._time_out(message)
             return
@@ -378,7 +275,7 @@ class Engine:
         if message.done is not None:
             self._took(run, message.done)
         elif isinstance(message.error, InputLost):
-            self._repair(message.error, run.parents, run)
+            self.repair(message.error, run.parents, run)
         else:
             self._fail(
                 run, message.error or StepFailed(f"Step '{run.name}' ended without a result.")
@@ -411,7 +308,7 @@ class Engine:
         run.ended = self._clock()
         assert run.call is not None
         attempts = run.call.attempt
-        if attempts <= run.node.step.options.retries and self._stopped is None:
+        if attempts <= run.node.step.options.retries and self.stopped is None:
             self._submit(run, replace=run.call.replace, attempt=attempts)
             return
         self._fail(
@@ -432,13 +329,13 @@ class Engine:
 
     def _fail(self, run: StepRun, error: BaseException) -> None:
         run.error = error
-        counts = self._failing.note(run)
+        counts = self.failing.note(run)
         self._settle(run, "failed")
         if counts and self._failures != "finish":
             name = run.name
-            self._stopped = self._stopped or f"step '{name}' failed and failures={self._failures!r}"
+            self.stopped = self.stopped or f"step '{name}' failed and failures={self._failures!r}"
             if self._failures == "cancel":
-                self.abandon("Cancelled", self._stopped)
+                self.abandon("Cancelled", self.stopped)
 
     def _settle(self, run: StepRun, state: str) -> None:
         """Bring a run to its end, tell the reporter, and let its children go on."""
@@ -446,7 +343,7 @@ class Engine:
         run.state = state
         self._count(state, 1)
         self._reporter.settled(run)
-        self._ready.settle(run)
+        self.ready.settle(run)
         if run.group is not None:
             run.group.unfinished_items -= 1
             if run.group.unfinished_items == 0 and not run.group.settled:
@@ -473,7 +370,7 @@ class Engine:
 
     # -- values that are lost -------------------------------------------------------------------
 
-    def _repair(
+    def repair(
         self, lost: InputLost, near: Iterable[StepRun], consumer: StepRun | None = None
     ) -> None:
         """Have a lost value made again by the step that made it; then the consumer goes on."""
@@ -486,7 +383,7 @@ class Engine:
         self._reopen(producer)
         producer.repairs += 1
         producer.lost = Reason(lost.kind)
-        self._ready.put(producer)
+        self.ready.put(producer)
         if consumer is not None:
             consumer.state = "waiting"
             consumer.wait_for(producer)
