@@ -8,7 +8,8 @@ from prefect_mlpipe.errors import MlpipeError
 from prefect_mlpipe.pipelines import Pipeline, RunOptions, pipeline
 from prefect_mlpipe.planning import Plan, StepPlan
 from prefect_mlpipe.publishing import publish, published
-from prefect_mlpipe.steps import Resources, Step, step, unmapped
+from prefect_mlpipe.step_options import Resources
+from prefect_mlpipe.steps import Step, step, unmapped
 from prefect_mlpipe.tracing import resolve
 
 __all__ = [

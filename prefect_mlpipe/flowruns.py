@@ -7,6 +7,7 @@ flow run context; the engine below does not.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,6 @@ from uuid import UUID
 
 from prefect.context import FlowRunContext
 from prefect.exceptions import CancelledRun
-from prefect.flow_engine import FlowRunTimeoutError
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled
 
@@ -115,7 +115,7 @@ def _conduct(
         pipeline.selection(arguments),
         pipeline.failures(arguments),
         computes,
-        stops=(FlowRunTimeoutError,),
+        stops=(asyncio.CancelledError,),  # as which a flow's timeout comes to its body
         loading=loading,
     )
     try:

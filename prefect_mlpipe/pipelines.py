@@ -195,7 +195,7 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
 
     # -- options --------------------------------------------------------------------------------
 
-    def with_options(self, **options: Any) -> Pipeline[P, R]:  # type: ignore[override]
+    def with_options(self, **options: Any) -> Pipeline[P, R]:
         """Return a copy with other options.
 
         Args:

@@ -40,7 +40,7 @@ def publish(value: Any, *, name: str, alias: str | None = None) -> None:
             raise InvalidStep(
                 f"A value cannot be published as '{text}'.",
                 {"name": name, "alias": alias},
-                "Use letters, digits, '.', '_', '-', and '/' between parts; no part begins with '.'.",
+                "Use letters, digits, '_', '-', '.' (not first) and '/' between parts.",
             )
     here = current()
     store = here.store or open_store()

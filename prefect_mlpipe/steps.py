@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import PurePath
 from types import UnionType
@@ -38,6 +37,7 @@ from prefect_mlpipe.core.annotations import Fields, bare, declared_fields, resol
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.parts import label_of_module
 from prefect_mlpipe.errors import InvalidStep
+from prefect_mlpipe.step_options import Resources, StepOptions, merged
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -45,65 +45,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-# Prefect's options that decide about reuse or storage, and the word of ours that does what was
-# meant.
-_REFUSED = {
-    "cache_policy": "reuse is decided by content; see `version`, `reads`, `ignore`, `cache`",
-    "cache_key_fn": "reuse is decided by content; see `version`, `reads`, `ignore`",
-    "refresh_cache": "ask for it at the call: pipeline.with_options(refresh=['{step}'])",
-    "persist_result": "outputs are always stored, unless `cache=False`",
-    "result_storage": "the store is the pipeline's: pipeline.with_options(store='...')",
-    "result_storage_key": "the store names what it holds",
-    "result_serializer": "the format follows from the type; register a format for a new one",
-    "cache_result_in_memory": "outputs go through the store; nothing to set",
-    "task_run_name": "a task run is called what its node is called: {step}.with_options(name=...)",
-}
-
-
-_NAME = re.compile(r"[^/#\[\]\s][^/#\[\]\n]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What one call of a step occupies while it runs.
-
-    Resources()                       # one thread on any worker
-    Resources(gpus=1)                 # a whole GPU
-    Resources(memory="8GiB")          # a worker with that much memory
-    Resources(gpus=1, memory="40GiB") # both
-
-    Changing resources never changes a key: they say where, not what.
-    """
-
-    cpus: float = 1
-    gpus: float = 0
-    memory: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StepOptions:
-    """The options of `@step`; `task` holds those that are Prefect's."""
-
-    name: str
-    version: str | None = None
-    cache: bool | None = None
-    cache_expiration: timedelta | None = None
-    reads: tuple[Any, ...] = ()
-    ignore: frozenset[str] = frozenset()
-    compute: str | None = None
-    resources: Resources = Resources()
-    task: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def retries(self) -> int:
-        """How often a failed call is tried again."""
-        return int(self.task.get("retries") or 0)
-
-    @property
-    def timeout_seconds(self) -> float | None:
-        """How long one try may last."""
-        return self.task.get("timeout_seconds")
 
 
 class Step(Generic[P, R]):
@@ -169,7 +110,7 @@ class Step(Generic[P, R]):
 
     def with_options(self, **options: Any) -> Step[P, R]:
         """Return a copy with other options; see `step`."""
-        return Step(self.fn, _merge(self.options, options), self._scope, self._after)
+        return Step(self.fn, merged(self.options, options), self._scope, self._after)
 
     def after(self, *earlier: Any) -> Step[P, R]:
         """Return a copy whose call waits for earlier outputs without taking them.
@@ -292,7 +233,7 @@ class Signature:
         """Call the function with bound arguments."""
         if self.by_name:
             return fn(**arguments)
-        bound = inspect.BoundArguments(self.signature, dict(arguments))  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(self.signature, dict(arguments))
         return fn(*bound.args, **bound.kwargs)
 
 
@@ -331,7 +272,7 @@ def _declared_file(annotation: Any) -> Any:
 class unmapped(Generic[T]):
     """Marks an argument of `map` that is the same for every item, though it is a list."""
 
-    def __new__(cls, value: T) -> T:
+    def __new__(cls, value: T) -> T:  # type: ignore[misc]
         """Wrap the value; statically it keeps its type."""
         wrapped = object.__new__(cls)
         wrapped.value = value
@@ -433,7 +374,7 @@ def _make(
 ) -> Step[..., Any]:
     _refuse_function(fn)
     defaults = StepOptions(name=getattr(fn, "__name__", type(fn).__name__))
-    return Step(fn, _merge(defaults, {k: v for k, v in options.items() if v is not None}), scope)
+    return Step(fn, merged(defaults, {k: v for k, v in options.items() if v is not None}), scope)
 
 
 def local_names(fn: Any, depth: int) -> Mapping[str, Any] | None:
@@ -467,49 +408,6 @@ def _not_a_function(fn: Any, name: str) -> tuple[str, str] | None:
     if not callable(fn) or isinstance(fn, type) or not hasattr(fn, "__qualname__"):
         return f"a {type(fn).__name__}", "Decorate a function."
     return None
-
-
-@functools.cache
-def _task_options() -> frozenset[str]:
-    from prefect import Task
-
-    return frozenset(inspect.signature(Task.__init__).parameters) - {"self", "fn"}
-
-
-def _merge(options: StepOptions, changes: Mapping[str, Any]) -> StepOptions:
-    """Return options with changes checked and put where they belong."""
-    name = changes.get("name") or options.name
-    if not _NAME.fullmatch(name):
-        raise InvalidStep(
-            f"A step cannot be called '{name}'.",
-            {},
-            "Take a name without '/', '#', '[' and ']': they stand for groups, calls and items.",
-        )
-    own: dict[str, Any] = {}
-    task = dict(options.task)
-    for option, value in changes.items():
-        if option in _REFUSED:
-            raise InvalidStep(
-                f"Step '{name}' has the option '{option}', which fights the store.",
-                {"option": f"{option}={value!r}"},
-                f"Leave it out: {_REFUSED[option].format(step=name)}.",
-            )
-        if option in StepOptions.__dataclass_fields__ and option != "task":
-            own[option] = value
-        elif option in _task_options():
-            task[option] = value
-        else:
-            raise InvalidStep(
-                f"Step '{name}' has an unknown option '{option}'.",
-                {"options": "name version cache cache_expiration reads ignore compute resources"},
-                "Use one of these, or an option of Prefect's tasks.",
-            )
-    own["version"] = None if (v := own.get("version", options.version)) is None else str(v)
-    own["reads"] = tuple(own.get("reads", options.reads))
-    own["ignore"] = frozenset(own.get("ignore", options.ignore))
-    own["resources"] = own.get("resources", options.resources) or Resources()
-    own["name"] = name
-    return replace(options, **own, task=task)
 
 
 def run_function(step: Step[..., Any], arguments: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from prefect.futures import PrefectFuture
 
@@ -48,7 +48,7 @@ def resolve(value: T) -> T:
         Exception: the step failed; it is the step's own exception, and the body may catch it.
     """
     tracer = active.active_tracer()
-    return value if tracer is None else tracer.resolve(value)  # type: ignore[no-any-return]
+    return value if tracer is None else cast(T, tracer.resolve(value))
 
 
 class Tracer:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 import pytest
 
 from prefect_mlpipe import pipeline, resolve, step
+from prefect_mlpipe.compute import Threads
 from prefect_mlpipe.errors import (
     InvalidPipeline,
     InvalidStep,
@@ -473,3 +474,21 @@ def test_a_body_is_plain_python_outside_tracing() -> None:
         return value if resolve(value) > 1 else 0
 
     assert p.body(1) == 2
+
+
+def test_an_inner_pipeline_gives_its_compute(project: Project) -> None:
+    @step(compute="gpu")
+    def on_gpu() -> int:
+        return 1
+
+    @pipeline(compute={"gpu": Threads(max_workers=1)})
+    def inner() -> int:
+        return on_gpu()
+
+    @pipeline
+    def p() -> int:
+        return inner()
+
+    owned = project.own(p)
+    assert [one.compute for one in owned.plan()] == ["gpu"]
+    assert owned.local() == 1

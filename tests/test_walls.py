@@ -22,6 +22,7 @@ LAYERS = (
     "core",
     "settings",
     "stores",
+    "step_options",
     "steps",
     "current",
     "tracing",

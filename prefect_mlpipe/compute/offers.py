@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from prefect_mlpipe.errors import InvalidStep, NoSuchWorker
-from prefect_mlpipe.steps import Resources
+from prefect_mlpipe.step_options import Resources
 
 _SIZE = re.compile(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kmgtp]?)(i?)b?\s*", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}

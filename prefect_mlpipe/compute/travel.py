@@ -34,7 +34,8 @@ from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import StepCall, Whole
 from prefect_mlpipe.errors import Unshippable
-from prefect_mlpipe.steps import Step, StepOptions
+from prefect_mlpipe.step_options import StepOptions
+from prefect_mlpipe.steps import Step
 
 LARGE_BYTES = 64 * 1024  # what is larger goes through the store
 _ERROR_BYTES = 256 * 1024

@@ -103,6 +103,14 @@ def messages(task_run: Any, count: int) -> list[str]:
             time.sleep(0.2)
 
 
+def on_each_worker(client: Client, function: Callable[..., Any], *args: Any) -> set[Any]:
+    """What a function returns on both workers, also while one of them comes back."""
+    client.wait_for_workers(2, timeout=SHOWN_S)
+    workers = client.scheduler_info()["workers"]
+    futures = [client.submit(function, *args, workers=[each], pure=False) for each in workers]
+    return {future.result(timeout=SHOWN_S) for future in futures}
+
+
 def states(pipeline: Any) -> dict[str, str]:
     return {step.name: step.state for step in pipeline.runs.last()}
 
@@ -211,13 +219,15 @@ def test_what_no_worker_offers_fails_at_once(on_dask: Callable[[Any], Any], name
 def test_a_call_that_blocks_past_its_timeout_costs_its_worker(
     on_dask: Callable[[Any], Any], client: Client
 ) -> None:
-    before = set(client.run(os.getpid).values())
+    before = on_each_worker(client, os.getpid)
     blocking = on_dask(work.blocking)
     with pytest.raises(StepTimedOut, match="'blocks'"):
         blocking(1)
     assert task_runs(blocking)["blocks"].state_name == "TimedOut"
-    client.wait_for_workers(2, timeout=60)
-    assert len(before & set(client.run(os.getpid).values())) == 1
+    deadline = time.monotonic() + SHOWN_S
+    while len(before & on_each_worker(client, os.getpid)) != 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(before & on_each_worker(client, os.getpid)) == 1
 
 
 def test_large_outputs_do_not_pass_through_the_driver(on_dask: Callable[[Any], Any]) -> None:
@@ -281,7 +291,7 @@ def _changed_behind_the_workers(project: Project, there: Dask, client: Client) -
         sys.path.remove(folder)
         return found
 
-    assert set(client.run(import_anew, str(project.folder)).values()) == {2}
+    assert on_each_worker(client, import_anew, str(project.folder)) == {2}
     module = project.module(name, source.format(factor=100))
     return project.own(module.scaling, compute={"default": there})
 
@@ -305,12 +315,12 @@ def test_other_versions_than_those_of_the_key_are_refused(
         else:
             worker.versions = lambda names: dict.fromkeys(names, version)
 
-    client.run(pretend, "0.1")
+    on_each_worker(client, pretend, "0.1")
     try:
         with pytest.raises(EnvironmentMismatch, match=r"numpy +driver 2\..*, worker 0\.1"):
             on_dask(work.arrays)(3)
     finally:
-        client.run(pretend, None)
+        on_each_worker(client, pretend, None)
 
 
 def test_names_with_equal_settings_share_a_cluster_and_threads_run_beside_it(

@@ -137,4 +137,3 @@ def script(tmp_path: Path, api: Server, store: str) -> Iterator[Callable[..., Sc
         with contextlib.suppress(ProcessLookupError):
             one.process.kill()
         one.process.wait()
-

@@ -70,9 +70,7 @@ def test_an_array_is_shown_by_reference_and_the_reference_runs_again(
     assert seen.task_runs("array", 1)["total"]["state_name"] == "Cached"
 
 
-def test_a_long_list_is_shown_by_reference_and_a_short_one_as_it_is(
-    seen: Seen, store: str
-) -> None:
+def test_a_long_list_is_shown_by_reference_and_a_short_one_as_it_is(seen: Seen, store: str) -> None:
     mine = summed.with_options(store=store, name="list")
     mine([1, 2, 3])
     assert seen.flow_run("list")["parameters"] == {"values": [1, 2, 3]}

@@ -218,7 +218,9 @@ def test_prints_and_log_lines_of_a_step_are_logged(seen: Seen, store: str) -> No
     mine.with_options(store=store)()
     seen.logs("talkative", "said so")
     seen.logs("talkative", "warned so")
-    assert any("warned so" in line for line in mine.with_options(store=store).runs.last()["talks"].logs)
+    assert any(
+        "warned so" in line for line in mine.with_options(store=store).runs.last()["talks"].logs
+    )
 
 
 def test_artifacts_and_runtime_of_a_step_are_those_of_its_task_run(seen: Seen, store: str) -> None:

@@ -1,4 +1,4 @@
-"""Cancelled in Prefect, Ctrl-C, SIGTERM: the run ends in a clear state, and the next one resumes."""
+"""Cancelled in Prefect, Ctrl-C, SIGTERM: a run ends in a clear state, and the next resumes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ SCRIPT = """
 
 
 def stopped(
-    name: str, script: Callable[..., Script], seen: Seen, folder: Path, stop: Callable[[Script], Any]
+    name: str,
+    script: Callable[..., Script],
+    seen: Seen,
+    folder: Path,
+    stop: Callable[[Script], Any],
 ) -> tuple[Script, dict[str, str]]:
     """Run the script until a step runs, stop it, and see what became of its steps."""
     running = script(SCRIPT.format(name=name))
