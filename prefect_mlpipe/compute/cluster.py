@@ -27,9 +27,8 @@ from distributed.scheduler import NoValidWorkerError, NoWorkerError
 from prefect_mlpipe.compute.clusters import ClusterTarget
 from prefect_mlpipe.compute.offers import Offer, no_such_worker, offers_of, restrictions
 from prefect_mlpipe.compute.ticket import Ticket, nobody
-from prefect_mlpipe.compute.travel import Order, pack_call, pack_step, unpack_error
+from prefect_mlpipe.compute.travel import Order, pack_call, pack_step, unpack_error, with_parts
 from prefect_mlpipe.compute.worker import Result, RunContext, flush, plugin_name, run_order
-from prefect_mlpipe.core.code import CodeReader
 from prefect_mlpipe.engine.calls import Done, InputLost
 from prefect_mlpipe.errors import (
     CodeMismatch,
@@ -271,7 +270,7 @@ class Cluster:
                 ticket.by_value = True
                 self._send(ticket)
                 return
-            error = _with_parts(error, ticket.call.step)
+            error = with_parts(error, ticket.call.step)
         self._settle(ticket, None, error)
 
     def _failed(self, ticket: Ticket, number: int, error: BaseException) -> None:
@@ -436,19 +435,6 @@ class Cluster:
         client.run(flush, self._run_id, on_error="ignore")
         if self._cluster is None:
             client.unregister_worker_plugin(plugin_name(self._run_id))
-
-
-def _with_parts(error: CodeMismatch, step: Step[..., Any]) -> CodeMismatch:
-    """Name the parts of the code that differ, instead of listing all those of the worker."""
-    facts = dict(error.facts)
-    there: Any = facts.pop("parts here", {})
-    here = CodeReader().read(step.fn, ignore=step.options.ignore).parts
-    differing = sorted(
-        name for name in here.keys() | there.keys() if here.get(name) != there.get(name)
-    )
-    if there:
-        facts["differs"] = ", ".join(differing[:10]) or "how the parts are put together"
-    return CodeMismatch(error.sentence, facts, error.advice)
 
 
 def _within(seconds: float, call: Callable[[], object]) -> None:

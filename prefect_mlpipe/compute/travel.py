@@ -33,7 +33,7 @@ from prefect_mlpipe.core.shipping import ship
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import StepCall, Whole
-from prefect_mlpipe.errors import Unshippable
+from prefect_mlpipe.errors import CodeMismatch, Unshippable
 from prefect_mlpipe.step_options import StepOptions
 from prefect_mlpipe.steps import Step
 
@@ -332,3 +332,16 @@ def unpack_error(data: bytes, text: str, step: str) -> BaseException:
     if text:
         error.__cause__ = WorkerTraceback(text)
     return error
+
+
+def with_parts(error: CodeMismatch, step: Step[..., Any]) -> CodeMismatch:
+    """Name the parts of the code that differ, instead of listing all those of the worker."""
+    facts = dict(error.facts)
+    there: Any = facts.pop("parts here", {})
+    here = CodeReader().read(step.fn, ignore=step.options.ignore).parts
+    differing = sorted(
+        name for name in here.keys() | there.keys() if here.get(name) != there.get(name)
+    )
+    if there:
+        facts["differs"] = ", ".join(differing[:10]) or "how the parts are put together"
+    return CodeMismatch(error.sentence, facts, error.advice)

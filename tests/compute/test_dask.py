@@ -82,7 +82,10 @@ def task_runs(pipeline: Any) -> dict[str, Any]:
     with get_client(sync_client=True) as client:
         while True:
             found = {each.name: each for each in client.read_task_runs(flow_run_filter=where)}
-            ended = all(each.state.is_final() for each in found.values() if each.state)
+            ended = all(
+                each.state_name == "NotReady" or (each.state and each.state.is_final())
+                for each in found.values()
+            )
             if (len(found) >= len(run.graph["nodes"]) and ended) or time.monotonic() > deadline:
                 return found
             time.sleep(0.2)
