@@ -21,8 +21,9 @@ from prefect_mlpipe.core.graph import Graph, Node, Output
 from prefect_mlpipe.core.manifest import Manifest, Reason
 from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.engine.deciding import Decider
+from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
-from prefect_mlpipe.engine.steprun import StepRun, expand
+from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.runs import Baseline
 
 

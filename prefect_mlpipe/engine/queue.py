@@ -21,10 +21,11 @@ from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import Done, InputLost, StepCall, files_in
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.failing import Failing
+from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.protocols import Cancel, Reporter, Runner
 from prefect_mlpipe.engine.ready import Ready
-from prefect_mlpipe.engine.steprun import StepRun, expand
+from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.errors import RunCancelled, StepFailed, StepTimedOut, StoreUnavailable
 from prefect_mlpipe.settings import Failures
 
