@@ -1,8 +1,11 @@
 """Machine-learning pipelines for Prefect: decorated functions that run only when they have to."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.current import Current, current, log_metrics, output_folder
-from prefect_mlpipe.deploy.triggers import DataChangeTrigger
 from prefect_mlpipe.engine.keying import EnvVar
 from prefect_mlpipe.errors import MlpipeError
 from prefect_mlpipe.pipelines import Pipeline, RunOptions, pipeline
@@ -11,6 +14,9 @@ from prefect_mlpipe.publishing import publish, published
 from prefect_mlpipe.step_options import Resources
 from prefect_mlpipe.steps import Step, step, unmapped
 from prefect_mlpipe.tracing import resolve
+
+if TYPE_CHECKING:
+    from prefect_mlpipe.deploy.triggers import DataChangeTrigger
 
 __all__ = [
     "Current",
@@ -35,3 +41,12 @@ __all__ = [
     "step",
     "unmapped",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Prefect's deployments take longer to import than all of the rest.
+    if name == "DataChangeTrigger":
+        from prefect_mlpipe.deploy.triggers import DataChangeTrigger
+
+        return DataChangeTrigger
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -272,6 +272,7 @@ def _entry(run: StepRun, run_name: str, baseline: Baseline) -> dict[str, Any]:
         "metrics": _metrics(run),
         "logs": run.call.current.logs if run.call is not None else [],
         "error": error_text(run.error),
+        "cause": cause_text(run.error),
         "compute": run.node.step.compute or "default",
         "task_run_id": None if run.task_run_id is None else str(run.task_run_id),
     }
@@ -281,6 +282,14 @@ def _metrics(run: StepRun) -> Mapping[str, Any]:
     if run.record is not None:
         return run.record.metrics
     return run.call.current.metrics if run.call is not None else {}  # partial, of a failed step
+
+
+def cause_text(error: BaseException | None) -> str | None:
+    """Return an error in one line: its type, and the first line of its message."""
+    if error is None:
+        return None
+    message = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 def error_text(error: BaseException | None) -> str | None:

@@ -262,8 +262,8 @@ def _row(entry: Mapping[str, Any]) -> StepRow:
     why = "; ".join(str(Reason(*reason)) for reason in entry["reasons"])
     if entry["reused_from"]:
         why = f"from run {entry['reused_from']}"
-    elif state == "failed" and entry["error"]:
-        why = entry["error"].splitlines()[-1]
+    elif state == "failed":
+        why = entry["cause"] or why
     size = sum(StoredValue.from_json(value).size for value in (entry["fields"] or {}).values())
     seconds = entry["duration_s"] or 0.0
     return StepRow(

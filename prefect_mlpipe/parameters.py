@@ -19,10 +19,9 @@ import pathlib
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from prefect.deployments.runner import RunnerDeployment
 from prefect.utilities.callables import ParameterSchema
 from pydantic import BaseModel, SecretBytes, SecretStr
 
@@ -30,6 +29,9 @@ from prefect_mlpipe.core.formats import Unstorable
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import InvalidParameters, StoreError
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
 
 LIMIT_BYTES = 64 * 1024
 HIDDEN = "***"

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from prefect import Flow
+from prefect.flows import Flow
 from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
 from prefect.utilities.callables import get_call_parameters
 from pydantic import BaseModel, ConfigDict
@@ -29,7 +29,6 @@ from prefect_mlpipe.core.annotations import resolve_annotations
 from prefect_mlpipe.core.graph import Graph, outputs_in
 from prefect_mlpipe.core.shipping import Shipped
 from prefect_mlpipe.core.store import Store
-from prefect_mlpipe.deploy.triggers import bound_triggers
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.outputs import Outputs
@@ -236,13 +235,19 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
 
         def to_deployment(self, *args: Any, **options: Any) -> Any:
             """As Prefect's; a `DataChangeTrigger` keeps its state in the pipeline's store."""
-            made = super().to_deployment(*args, **bound_triggers(self, self.open_store, options))
+            made = super().to_deployment(*args, **self._bound(options))
             return _closed_later(made) if inspect.isawaitable(made) else close_schema(made)
 
         async def ato_deployment(self, *args: Any, **options: Any) -> Any:
             """As Prefect's; a `DataChangeTrigger` keeps its state in the pipeline's store."""
-            bound = bound_triggers(self, self.open_store, options)
-            return close_schema(await super().ato_deployment(*args, **bound))
+            made = await super().ato_deployment(*args, **self._bound(options))
+            return close_schema(made)
+
+    def _bound(self, options: dict[str, Any]) -> dict[str, Any]:
+        # Imported here: Prefect's deployments take longer to import than all of the rest.
+        from prefect_mlpipe.deploy.triggers import bound_triggers
+
+        return bound_triggers(self, self.open_store, options)
 
     # -- parameters -----------------------------------------------------------------------------
 

@@ -44,8 +44,7 @@ logger = logging.getLogger(__name__)
 CONNECT_S = 30
 ANSWER_S = 10.0  # how long the scheduler may take to say what workers there are
 SILENT_S = 30.0  # how long it may not answer at all
-CLOSE_S = 20.0
-WATCH_S = 1.0
+CLOSE_S, WATCH_S = 20.0, 1.0
 
 
 class Cluster:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import datetime
 import decimal
 import fractions
+import sys
 import uuid
 from collections.abc import Iterable
-
-import numpy as np
+from typing import Any
 
 _SCALARS = frozenset(
     {
@@ -34,7 +34,7 @@ _SCALARS = frozenset(
     }
 )
 _SEQUENCES = frozenset({list, tuple, set, frozenset})
-_NUMBERS = frozenset(np.dtype(code).type for code in "?bhilqBHILQefdFD")
+_NUMBERS = "?bhilqBHILQefdFD"
 MAX_DEPTH = 32
 
 
@@ -48,7 +48,7 @@ def _all_plain(values: Iterable[object], depth: int) -> bool:
         return False
     for value in values:
         kind = type(value)
-        if kind in _SCALARS or kind in _NUMBERS:
+        if kind in _SCALARS:
             continue
         if kind in _SEQUENCES:
             inner = _all_plain(value, depth - 1)  # type: ignore[arg-type]
@@ -56,7 +56,14 @@ def _all_plain(values: Iterable[object], depth: int) -> bool:
             inner = _all_plain(value, depth - 1)  # type: ignore[arg-type]
             inner = inner and _all_plain(value.values(), depth - 1)  # type: ignore[attr-defined]
         else:
-            inner = kind is np.ndarray and value.dtype.isbuiltin == 1 and not value.dtype.hasobject  # type: ignore[attr-defined]
+            inner = kind.__module__ == "numpy" and _is_plain_numpy(value)
         if not inner:
             return False
     return True
+
+
+def _is_plain_numpy(value: Any) -> bool:
+    numpy = sys.modules["numpy"]  # it has a value of its own here, so it is imported
+    if type(value) is numpy.ndarray:
+        return value.dtype.isbuiltin == 1 and not value.dtype.hasobject
+    return isinstance(value, numpy.generic) and value.dtype.char in _NUMBERS

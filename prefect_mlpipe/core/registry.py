@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import importlib
 
-import numpy as np
-
-from prefect_mlpipe.core.formats import Blob, Format, Json, Npy, Text
+from prefect_mlpipe.core.formats import Blob, Format, Json, Text
 from prefect_mlpipe.core.pickles import Pickle
 
-JSON, TEXT, BLOB, NPY, PICKLE = Json(), Text(), Blob(), Npy(), Pickle()
+JSON, TEXT, BLOB, PICKLE = Json(), Text(), Blob(), Pickle()
 
 _by_type: dict[type, tuple[Format, ...]] = {
     **dict.fromkeys((type(None), bool, int, float, list, dict), (JSON, PICKLE)),
     str: (TEXT, PICKLE),
     bytes: (BLOB, PICKLE),
-    np.ndarray: (NPY, PICKLE),
 }
-_by_package = {"pandas": "pandas", "pyarrow": "arrow", "polars": "polars"}
+_by_package = {"numpy": "npy", "pandas": "pandas", "pyarrow": "arrow", "polars": "polars"}
 _on_demand = {  # format → the module and class that are imported for it
+    "npy": ("prefect_mlpipe.core.npy_format", "Npy"),
     "pandas": ("prefect_mlpipe.core.pandas_format", "Pandas"),
     "arrow": ("prefect_mlpipe.core.arrow_format", "Arrow"),
     "polars": ("prefect_mlpipe.core.polars_format", "Polars"),
 }
 _of_users: list[Format] = []
-_by_name: dict[str, Format] = {format.name: format for format in (JSON, TEXT, BLOB, NPY, PICKLE)}
+_by_name: dict[str, Format] = {format.name: format for format in (JSON, TEXT, BLOB, PICKLE)}
 
 
 def register_format(format: Format) -> None:
