@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from prefect.flows import Flow
 from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
+from prefect.flows import Flow
 from prefect.utilities.callables import get_call_parameters
 from pydantic import BaseModel, ConfigDict
 
