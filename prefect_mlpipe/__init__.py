@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing
 
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.current import Current, current, log_metrics, output_folder
@@ -15,7 +15,7 @@ from prefect_mlpipe.step_options import Resources
 from prefect_mlpipe.steps import Step, step, unmapped
 from prefect_mlpipe.tracing import resolve
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from prefect_mlpipe.deploy.triggers import DataChangeTrigger
 
 __all__ = [
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Prefect's deployments take longer to import than all of the rest.
     if name == "DataChangeTrigger":
         from prefect_mlpipe.deploy.triggers import DataChangeTrigger

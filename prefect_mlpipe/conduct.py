@@ -288,8 +288,10 @@ def cause_text(error: BaseException | None) -> str | None:
     """Return an error in one line: its type, and the first line of its message."""
     if error is None:
         return None
-    message = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    name = type(error).__name__
+    lines = traceback.format_exception_only(error)  # says so where an error has no text
+    message = next((text for text in lines if name in text), lines[-1]).partition(": ")[2]
+    return f"{name}: {message}".partition("\n")[0].removesuffix(": ")
 
 
 def error_text(error: BaseException | None) -> str | None:

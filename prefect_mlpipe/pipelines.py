@@ -138,7 +138,8 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         """Run on threads of this process, without Prefect, and return the values.
 
         Same graph, keys, store and validation: what was made here is reused by a flow run and the
-        other way round. For tests and notebooks.
+        other way round. For tests and notebooks. What needs a task run of Prefect in a step
+        (`get_run_logger`, artifacts) has none here; Python's `logging` works in both.
         """
         from prefect_mlpipe.localruns import run_locally
 

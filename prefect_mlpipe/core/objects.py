@@ -336,7 +336,10 @@ _object = as_branch(object_parts)
 
 def _reduced(encoder: Encoder, value: Any) -> Any:
     try:
-        special = copyreg.dispatch_table.get(type(value))
+        # Libraries register all exceptions for themselves (tblib, with distributed): a digest must
+        # not depend on what is imported.
+        is_error = isinstance(value, BaseException)
+        special = None if is_error else copyreg.dispatch_table.get(type(value))
         reduced = value.__reduce_ex__(4) if special is None else special(value)
     except Exception as error:  # whatever a user's __reduce__ raises, it cannot be taken apart
         raise encoder.refuse(value, f"it cannot be taken apart: {error}") from error

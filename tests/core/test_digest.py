@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import copyreg
 import dataclasses
 import datetime
 import decimal
@@ -698,3 +699,15 @@ def test_a_type_may_say_what_counts() -> None:
 
     assert digest(Custom(1, object())) == digest(Custom(1, 5))
     assert digest(Custom(1, 5)) != digest(Custom(2, 5))
+
+
+def test_an_exception_counts_the_same_whatever_libraries_have_registered_for_it() -> None:
+    class Strict(Exception):
+        pass
+
+    plain = digest(Strict("a", 1))
+    copyreg.pickle(Strict, lambda error: (Strict, ("registered", *error.args)))
+    try:
+        assert digest(Strict("a", 1)) == plain
+    finally:
+        del copyreg.dispatch_table[Strict]
