@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import multiprocessing
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
@@ -32,7 +34,7 @@ from prefect_mlpipe.engine.engine import Engine
 from prefect_mlpipe.engine.loglines import line
 from prefect_mlpipe.engine.protocols import Cancel
 from prefect_mlpipe.engine.steprun import StepRun
-from prefect_mlpipe.errors import ComputeError, RunCancelled
+from prefect_mlpipe.errors import ComputeError, InvalidPipeline, RunCancelled
 from prefect_mlpipe.reporting.api import ensure_api
 from prefect_mlpipe.reporting.artifacts import create_summary
 from prefect_mlpipe.reporting.summary import StepRow, counts_text
@@ -62,6 +64,7 @@ def call_flow(
     """Run a pipeline as a flow run and return its values, or its state if that is asked for."""
     return_state = kwargs.pop("return_state", False)
     prefects = {name: kwargs.pop(name) for name in ("wait_for",) if name in kwargs}
+    refuse_spawning(pipeline.name)
     parameters = pipeline.bind(args, kwargs)
     ensure_api()
     call = Call()
@@ -74,6 +77,23 @@ def call_flow(
     finally:
         _call.reset(token)
     return result if return_state or not call.returned else call.values
+
+
+def refuse_spawning(pipeline: str) -> None:
+    """Refuse to run while a worker process that starts reads the script that is being run.
+
+    It would start the same run again, and its workers again, without end.
+
+    Raises:
+        InvalidPipeline: the call is not below `if __name__ == "__main__"`.
+    """
+    # What multiprocessing itself looks at to refuse new processes from such an import.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise InvalidPipeline(
+            f"Pipeline '{pipeline}' is called while a worker process imports its script.",
+            {"script": getattr(sys.modules.get("__main__"), "__file__", "unknown")},
+            'Call it below `if __name__ == "__main__":`; workers import the script for its steps.',
+        )
 
 
 def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
 from prefect.flows import Flow
 from prefect.utilities.callables import get_call_parameters
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prefect_mlpipe import active
 from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads, adopt_computes
@@ -208,7 +208,7 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         changed = copy.copy(self)
         if options:
             changed.__dict__.update(super().with_options(**options).__dict__)
-        changed.options = _merge(self.options, ours)
+        changed.options = _merge(self.name, self.options, ours)
         return changed
 
     @property
@@ -370,14 +370,32 @@ def _runner(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Callab
     return run_pipeline
 
 
-def _merge(options: PipelineOptions, changes: Mapping[str, Any]) -> PipelineOptions:
+_TAKES = {
+    "store": "Give a path, a URL or a Store.",
+    "compute": "Give name → target: {'gpu': Threads()}; targets are in prefect_mlpipe.compute.",
+    "refresh": "Give True or names of steps.",
+    "targets": "Give names of steps.",
+    "failures": "Give 'finish', 'stop' or 'cancel'.",
+}
+
+
+def _merge(pipeline: str, options: PipelineOptions, changes: Mapping[str, Any]) -> PipelineOptions:
     values = {**{name: getattr(options, name) for name in _OURS}, **changes}
     if "compute" in changes:
         values["compute"] = {**options.compute, **changes["compute"]}
     for name in ("refresh", "targets"):
         if isinstance(values[name], str):
             values[name] = (values[name],)
-    return PipelineOptions(**values)
+    try:
+        return PipelineOptions(**values)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        option = str(wrong["loc"][0])
+        raise InvalidPipeline(
+            f"Pipeline '{pipeline}' cannot take the option {option}={changes.get(option)!r}.",
+            {"problem": wrong["msg"]},
+            _TAKES[option],
+        ) from None
 
 
 def _refuse_options(name: str, options: Mapping[str, Any]) -> None:

@@ -51,7 +51,7 @@ class Baseline:
         return entry["key"] or entry["earlier_key"] if entry else None
 
     def record(self, node: Node) -> Record | None:
-        """Return the record to compare a node with, `None` if its function never ran here."""
+        """Return the record to compare a node with, `None` if there never was one."""
         key = self.key(node.name)
         found = self._store.read_record(key) if key else None
         if found is not None and found.manifest["function"] == node.step.qualified_name:
@@ -60,7 +60,8 @@ class Baseline:
         if function not in self._latest:
             latest = self._store.read_latest(function)
             self._latest[function] = self._store.read_record(latest["key"]) if latest else None
-        return self._latest[function]
+        # Else what stood at this place: a function of the same code may have left the record.
+        return self._latest[function] or found
 
     def manifest(self, node: Node) -> Manifest | None:
         """Return the manifest to compare a node with."""

@@ -103,9 +103,12 @@ class RunPage:
         return "\n".join(self.tabs.values())
 
     def nodes(self, colour: tuple[int, int, int]) -> list[Box]:
-        """The task runs drawn in this colour. The strip at the bottom is the flow's own."""
+        """The task runs drawn in this colour. The strip at the bottom is the flow's own, and what
+        is less than half as high lies in the holes of the letters of a name."""
         bottom = self.graph.pixels.shape[0] - 12
-        return [box for box in self.graph.blobs(colour) if box.height > 4 and box.y < bottom]
+        boxes = [box for box in self.graph.blobs(colour) if box.height > 4 and box.y < bottom]
+        tallest = max((box.height for box in boxes), default=0)
+        return [box for box in boxes if 2 * box.height >= tallest]
 
     def arrows(self, colour: tuple[int, int, int]) -> int:
         """How many task runs of this colour an edge is drawn to: a line ends at their left side."""
@@ -141,8 +144,14 @@ class Browser:
             yield page
             page.call("Page.close")
 
-    def run_page(self, url: str) -> RunPage:
-        """Open the page of a flow run and each of its tabs that we have something in."""
+    def run_page(self, url: str, shows: Mapping[str, str]) -> RunPage:
+        """Open the page of a flow run and some of its tabs.
+
+        Args:
+            url: of the page.
+            shows: tab → a text that stands there once the page has loaded it; the page itself
+                fills its tabs bit by bit, logs seconds after the run.
+        """
         with self.open(url) as page:
             page.wait_for("Task Runs")
             page.wait_for_selector("canvas")
@@ -152,7 +161,7 @@ class Browser:
             )
             settle(lambda: page.png(box))
             png, canvas = page.png(), page.png(box)
-            tabs = {name: page.open_tab(name) for name in ("Logs", "Task Runs", "Artifacts")}
+            tabs = {name: page.open_tab(name, text) for name, text in shows.items()}
             head = page.text.partition("\nLogs\n")[0]
             page.go("about:blank")
             return RunPage(head, tabs, png, page.decode(canvas))
@@ -209,12 +218,13 @@ class Page:
         script = f"document.querySelector({json.dumps(selector)}) !== null"
         self._wait(lambda: self.run(script), f"no {selector} on the page")
 
-    def open_tab(self, name: str) -> str:
-        """Click the tab with this name; the text of the page with it open."""
+    def open_tab(self, name: str, shows: str) -> str:
+        """Click the tab with this name; the text of the page once it shows what it should."""
         self.run(
             "[...document.querySelectorAll('[role=tablist] li')]"
             f".find(tab => tab.innerText.trim() === {json.dumps(name)}).click()"
         )
+        self.wait_for(shows)
         settle(lambda: self.text)
         return self.text
 

@@ -164,3 +164,23 @@ def test_every_error_stands_in_the_tree_and_travels(cls: type[MlpipeError]) -> N
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is cls
     assert str(again) == str(error) == "Step 'a' failed.\n    argument  x\nDo this."
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "advice"),
+    [
+        ("failures", "abort", "Give 'finish', 'stop' or 'cancel'."),
+        ("compute", {"gpu": 3}, "{'gpu': Threads()}"),
+        ("targets", 7, "Give names of steps."),
+    ],
+)
+def test_a_wrong_value_of_a_pipeline_option_is_refused(
+    option: str, value: object, advice: str
+) -> None:
+    @pipeline
+    def p() -> None:
+        return None
+
+    with pytest.raises(errors.InvalidPipeline, match=f"'p' cannot take the option {option}=") as no:
+        p.with_options(**{option: value})
+    assert advice in str(no.value)

@@ -57,3 +57,29 @@ def test_a_temporary_server_is_started_and_said_so(script: Callable[..., Script]
     assert "Waiting for a temporary Prefect server" in running.text
     assert "value 3 3" in running.text
     assert "could not be shown" not in running.text
+
+
+def test_a_worker_that_imports_the_script_does_not_start_the_run_again(
+    script: Callable[..., Script],
+) -> None:
+    running = script(
+        """
+        import multiprocessing
+        from prefect_mlpipe import pipeline
+
+        @pipeline
+        def mine():
+            return None
+
+        if __name__ == "__main__":
+            worker = multiprocessing.get_context("spawn").Process(target=print)
+            worker.start()
+            worker.join()
+            print("the worker ended with", worker.exitcode)
+        else:
+            mine()
+        """
+    )
+    assert running.end() == 0, running.text
+    assert "the worker ended with 1" in running.text
+    assert "Pipeline 'mine' is called while a worker process imports its script." in running.text

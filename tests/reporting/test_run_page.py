@@ -68,7 +68,10 @@ def test_the_page_of_a_run_shows_nodes_edges_states_log_and_summary(
 
     flow_run = digits()
     eventually(lambda: prefect_api.count(flow_run), lambda n: n == 20, VISIBLE_S)
-    page = browser.run_page(f"{prefect_api.server.url}/runs/flow-run/{flow_run}")
+    page = browser.run_page(
+        f"{prefect_api.server.url}/runs/flow-run/{flow_run}",
+        {"Logs": "(from red-fox)", "Task Runs": "step-0-0", "Artifacts": "what ran, and why"},
+    )
 
     assert "20 Task runs" in page.head
     assert len(page.nodes(COMPLETED)) == 17
