@@ -39,6 +39,8 @@ def watch_threads() -> list[threading.Thread]:
 
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
+    for thread in watch_threads():  # of the runs of other tests, in a request that is under way
+        thread.join(30)
     yield
     for thread in watch_threads():
         thread.join(5)
