@@ -20,6 +20,7 @@ from prefect_mlpipe.engine.calls import load
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.engine import Engine
 from prefect_mlpipe.engine.keying import Keyer
+from prefect_mlpipe.engine.lint import code_warnings
 from prefect_mlpipe.engine.outputs import Outputs, pack
 from prefect_mlpipe.engine.protocols import Reporter, Runner
 from prefect_mlpipe.engine.selection import Selection
@@ -120,6 +121,7 @@ class Conduct:
         finally:
             self.runner.close()
             _warn_of_changed_code(engine, keyer)
+            _warn_of_undeclared(engine, keyer)
             ending = Ending(self.info, started, state, error, packed)
             self._leave(ending.document(graph, engine, baseline), engine, error)
 
@@ -203,6 +205,22 @@ def _warn_of_changed_code(engine: Engine, keyer: Keyer) -> None:
             "This run's keys say what it was then; the next run sees it as it is. Pass between "
             "steps what they share."
         )
+
+
+_NEW_CODE = frozenset({"first run", "code changed"})
+
+
+def _warn_of_undeclared(engine: Engine, keyer: Keyer) -> None:
+    """Say what is certainly missing in the key of a step, when its code runs for the first time."""
+    looked_at = set()
+    for run in engine.all_runs():
+        step = run.node.step
+        if step in looked_at or run.state != "ran":
+            continue
+        if any(reason.kind in _NEW_CODE for reason in run.reasons):
+            looked_at.add(step)
+            for text in code_warnings(step, keyer.code(step, run.name).code, certain=True):
+                engine.warn(text)
 
 
 def _state_of(error: BaseException) -> str:

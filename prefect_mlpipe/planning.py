@@ -8,7 +8,7 @@ the step above make the same value again.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from rich import box
@@ -21,6 +21,7 @@ from prefect_mlpipe.core.graph import Graph, Node, Output
 from prefect_mlpipe.core.manifest import Manifest, Reason
 from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.engine.deciding import Decider
+from prefect_mlpipe.engine.lint import argument_warnings, code_warnings
 from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.steprun import StepRun
@@ -52,12 +53,20 @@ class Plan(Sequence[StepPlan]):
         steps: one for each node, in call order.
         complete: whether the whole body could be traced; else more comes after a barrier.
         stopped_at: the step whose value the body asked for and that would have to run first.
+        warnings: what steps read without declaring it, as far as it can be seen.
     """
 
-    def __init__(self, pipeline: str, steps: list[StepPlan], stopped_at: str | None) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        steps: list[StepPlan],
+        stopped_at: str | None,
+        warnings: Sequence[str] = (),
+    ) -> None:
         self.pipeline = pipeline
         self.steps = steps
         self.stopped_at = stopped_at
+        self.warnings = tuple(warnings)
         self.complete = stopped_at is None
 
     def __len__(self) -> int:
@@ -87,7 +96,8 @@ class Plan(Sequence[StepPlan]):
             table.add_row("…", "", f"more after '{self.stopped_at}' has run", "", "")
         text = io.StringIO()
         Console(file=text, width=110, color_system=None).print(table)
-        return text.getvalue().rstrip() + "\n" + self._total()
+        lines = [text.getvalue().rstrip(), self._total(), *(f"! {each}" for each in self.warnings)]
+        return "\n".join(lines)
 
     __repr__ = __str__
 
@@ -172,7 +182,16 @@ class Planner:
         if verify:
             self._verify(wanted)
         steps = [self._plans[node] for node in self.graph if node in wanted]
-        return Plan(self.graph.name, steps, self.graph.stopped_at)
+        warnings = self._warnings(node for node in self.graph if node in wanted)
+        return Plan(self.graph.name, steps, self.graph.stopped_at, warnings)
+
+    def _warnings(self, nodes: Iterable[Node]) -> list[str]:
+        found: dict[str, None] = {}
+        for node in nodes:
+            code = self._keyer.code(node.step, node.name).code
+            found.update(dict.fromkeys(code_warnings(node.step, code)))
+            found.update(dict.fromkeys(argument_warnings(node.step, node.name, node.arguments)))
+        return [*found]
 
     def _wanted(self) -> set[Node]:
         wanted: set[Node] = set()

@@ -53,13 +53,16 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
-    """The options of `@step`; `task` holds those that are Prefect's."""
+    """The options of `@step`; `task` holds those that are Prefect's.
+
+    `reads` is `None` where nothing was said, and empty where it was said that there is nothing.
+    """
 
     name: str
     version: str | None = None
     cache: bool | None = None
     cache_expiration: timedelta | None = None
-    reads: tuple[Any, ...] = ()
+    reads: tuple[Any, ...] | None = None
     ignore: frozenset[str] = frozenset()
     compute: str | None = None
     resources: Resources = Resources()
@@ -112,7 +115,7 @@ def merged(options: StepOptions, changes: Mapping[str, Any]) -> StepOptions:
                 "Use one of these, or an option of Prefect's tasks.",
             )
     own["version"] = None if (v := own.get("version", options.version)) is None else str(v)
-    own["reads"] = tuple(own.get("reads", options.reads))
+    own["reads"] = None if (r := own.get("reads", options.reads)) is None else tuple(r)
     own["ignore"] = frozenset(own.get("ignore", options.ignore))
     own["resources"] = own.get("resources", options.resources) or Resources()
     own["name"] = name

@@ -334,7 +334,7 @@ def step(
     version: str | int | None = None,
     cache: bool | None = None,
     cache_expiration: timedelta | None = None,
-    reads: Sequence[Any] = (),
+    reads: Sequence[Any] | None = None,
     ignore: Sequence[str] = (),
     compute: str | None = None,
     resources: Resources | None = None,
@@ -350,8 +350,10 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         cache: whether it may be reused. Default: yes, unless it is annotated `-> None`.
         cache_expiration: how old a record may be to be reused.
         reads: what the code reaches only at run time, part of the key: `EnvVar("LANG")`,
-            `File("vocab.txt")`, other functions.
-        ignore: parameters, or globals by qualified name, that are left out of the key.
+            `File("vocab.txt")`, other functions. An empty list says that there is nothing, and
+            `plan()` does not warn of this step.
+        ignore: parameters, or globals by qualified name, that are left out of the key; also what
+            `plan()` is not to warn of, as `time.time`.
         compute: name of the compute that it runs on.
         resources: what one call occupies there.
         task_options: options of Prefect's tasks: `retries`, `retry_delay_seconds`,

@@ -50,29 +50,18 @@ class Code:
         digest: of all of it; names of modules and files do not enter it.
         parts: label, as `helpers.clean`, → digest of that function, class or global value alone.
         environment: installed distribution that it reaches → version.
+        values: label → the parts themselves: two lambdas of one module share a label.
     """
 
     digest: str
     parts: Mapping[str, str]
     environment: Mapping[str, str]
-    values: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
+    values: Mapping[str, tuple[object, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Code, (self.digest, dict(self.parts), dict(self.environment)))
-
-
-def sources(code: Code) -> dict[str, str]:
-    """Return label → source text as far as there is one, for a diff to show.
-
-    Read when asked for: a source file may since have become another than the code that was read.
-    """
-    found = {}
-    for label, value in code.values.items():
-        try:
-            found[label] = inspect.getsource(value)  # type: ignore[arg-type]
-        except (OSError, TypeError):  # made by exec, or the file is gone
-            continue
-    return found
 
 
 class CodeReader:
@@ -189,7 +178,7 @@ class _Snapshot:
             blake3(piece).hexdigest(),
             {label: _together(parts[label]) for label in sorted(parts)},
             versions(distributions),
-            {label: next(iter(owns.values())) for label, owns in sorted(parts.items())},
+            {label: tuple(owns.values()) for label, owns in sorted(parts.items())},
         )
 
     def _watch(self, entry: Any) -> None:

@@ -59,10 +59,8 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
 
 @functools.cache
 def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    found = _distribution(distribution)
+    return found.version if found is not None else ""
 
 
 def owner_of(module_name: str, file: str | None = None) -> Owner:
@@ -160,10 +158,9 @@ def _is_namespace(top: str) -> bool:
 
 
 def _distribution(name: str) -> importlib.metadata.Distribution | None:
-    try:
-        return importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    # An uninstall may leave a `.dist-info` behind that holds nothing.
+    found = importlib.metadata.distributions(name=name)
+    return next((each for each in found if "Name" in each.metadata), None)
 
 
 def _holds(distribution: importlib.metadata.Distribution, top: str) -> bool:
@@ -179,7 +176,8 @@ def _recorded(distribution: str) -> str:
 
 @functools.cache
 def _all_packages() -> dict[str, list[str]]:
-    return dict(importlib.metadata.packages_distributions())
+    found = importlib.metadata.packages_distributions()
+    return {top: [name for name in names if name] for top, names in found.items()}
 
 
 @functools.cache

@@ -12,6 +12,7 @@ explanation and stay out of the walk.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -65,6 +66,8 @@ class Manifest(NamedTuple):
         environment: distribution → version, and `python` → minor version.
         shown: parameter → how a short plain value looks, a label.
         sources: parameter → the node it comes from, a label.
+        described: `input table`, `read LANG` → facts of a value that is not shown, a label; there
+            once a step is to run.
     """
 
     function: str
@@ -75,6 +78,7 @@ class Manifest(NamedTuple):
     environment: Mapping[str, str]
     shown: Mapping[str, str]
     sources: Mapping[str, str]
+    described: Mapping[str, Mapping[str, str]] = MappingProxyType({})
 
     def walk(self) -> Iterator[tuple[str, str, str]]:
         """Yield `(kind, name, content)` of all that counts, in one fixed order."""
@@ -143,7 +147,11 @@ class Manifest(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON."""
-        return self._asdict()
+        document = self._asdict()
+        if self.described:
+            return document
+        del document["described"]  # most have none
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Manifest:

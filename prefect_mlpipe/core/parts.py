@@ -60,8 +60,10 @@ class Attributes(NamedTuple):
 
 
 def present(value: object) -> bytes:
-    """Stand for code in the digest of a part alone."""
-    return b"code"
+    """Stand for code in the digest of a part alone, by name: `{"a": f}` is not `{"a": g}`."""
+    if isinstance(value, types.FunctionType):
+        return packed("code", text(value.__code__.co_qualname))
+    return packed("code", text(value.__name__ if isinstance(value, type) else ""))
 
 
 def identity(value: object) -> bytes:

@@ -95,11 +95,13 @@ def encode_function(encoder: Encoder, function: types.FunctionType) -> Piece:
 
 def _function_parts(encoder: Encoder, function: types.FunctionType, label: str) -> Sequence[Piece]:
     shape = shape_of(function.__code__)
-    held = _held(function)
+    held = held_by(function)
     pairs = [_held_piece(encoder, f"{label}.{name}", value) for _, name, value in held]
     places = [text(place + name) for place, name, _ in held]
     own = blake3(b"".join((shape.digest, *places, *(own for own, _ in pairs)))).digest()
-    encoder.reach += (Part(label, own, function), _attributes_of(function))
+    if not _is_generated(function.__code__):
+        encoder.reach.append(Part(label, own, function))
+    encoder.reach.append(_attributes_of(function))
     names = function.__globals__
     reads = [read_global(encoder, names, chain) for chain in shape.chains]
     imports = [piece for each in shape.imports for piece in _imported(encoder, names, each)]
@@ -111,7 +113,13 @@ def _function_parts(encoder: Encoder, function: types.FunctionType, label: str) 
     return record("function", shape.digest, count(len(held)), *wholes, *reads, *imports)
 
 
-def _held(function: types.FunctionType) -> list[tuple[str, str, object]]:
+def _is_generated(code: types.CodeType) -> bool:
+    """Whether a library has written the code from what a class declares, which is named instead."""
+    written = code.co_filename.startswith("<attrs generated ")
+    return written or code.co_qualname.startswith("__create_fn__.")  # by `dataclasses`
+
+
+def held_by(function: types.FunctionType) -> list[tuple[str, str, object]]:
     """Return what a function object holds besides its code: place, name, value."""
     code, defaults = function.__code__, function.__defaults__ or ()
     if not (defaults or function.__kwdefaults__ or function.__dict__ or function.__closure__):
@@ -298,7 +306,7 @@ def read_value(encoder: Encoder, label: str, value: object) -> Piece:
     own, whole = own_and_whole(encoder, value)
     encoder.trail.pop()
     if encoder.code_as is None:
-        encoder.reach.append(Part(label, blake3(own).digest(), None))
+        encoder.reach.append(Part(label, blake3(own).digest(), value))
     return whole
 
 

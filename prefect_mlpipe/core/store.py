@@ -6,7 +6,7 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     values/3f/3f9c….npy                        a stored value; small ones stand in their record
     values/3f/3f9c…/digits.csv                 a stored file or folder
     records/41/41d0a2…                         what the step with this key left
-    code/7a/7ab3…                              digests of the parts of some code, to explain changes
+    code/7a/7ab3…                              the parts of some code, to explain changes
     latest/helpers.clean.json                  the latest manifest of a function
     published/digits/versions/…, aliases/…     published values by name
     runs/digits/1767225600000-<id>.json, last  run manifests, and which one is the last
@@ -212,8 +212,18 @@ class Store:
 
     # --- code, and the latest manifest of a function --------------------------------------------
 
+    def has_code(self, code_digest: str) -> bool:
+        """Tell whether there is something that `write_code` kept."""
+        if code_digest in self._codes:
+            return True
+        self._open()
+        if self._backend.exists(f"code/{code_digest[:2]}/{code_digest}"):
+            self._codes.add(code_digest)
+            return True
+        return False
+
     def write_code(self, code_digest: str, parts: Mapping[str, Any]) -> None:
-        """Keep the digests of the parts of some code, once."""
+        """Keep the parts of some code, digests and looks, once."""
         if code_digest in self._codes:
             return
         self._begin()

@@ -13,6 +13,7 @@ from prefect_mlpipe.core.code import Code
 from prefect_mlpipe.core.decide import Decision, Options, changes_since, decide
 from prefect_mlpipe.core.files import use_stat_index
 from prefect_mlpipe.core.graph import Node
+from prefect_mlpipe.core.kept_code import KeptCode, kept
 from prefect_mlpipe.core.manifest import Manifest, Reason
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
@@ -78,4 +79,24 @@ class Decider:
 
     def parts(self, code: Code) -> Callable[[str], Mapping[str, str] | None]:
         """Return a look-up of pieces by digest of code: present code, else what the store kept."""
-        return lambda wanted: code.parts if wanted == code.digest else self._store.read_code(wanted)
+
+        def look_up(wanted: str) -> Mapping[str, str] | None:
+            if wanted == code.digest:
+                return code.parts
+            document = self._store.read_code(wanted)
+            return None if document is None else KeptCode.from_json(document).parts
+
+        return look_up
+
+    def kept(self, node: Node, manifest: Manifest) -> Manifest:
+        """Return the manifest of a step that is to run, with what a later explanation needs.
+
+        The code is kept in the store while it is what was just read; its files may change.
+        """
+        if manifest.code and not self._store.has_code(manifest.code):
+            code = self.keyer.code(node.step, node.name).code
+            before = self._baseline.manifest(node)
+            document = kept(code, before and before.code, self._store.read_code)
+            self._store.write_code(manifest.code, document.to_json())
+        described = self.keyer.described(node.step, node.arguments)
+        return manifest._replace(described=described) if described else manifest

@@ -19,6 +19,7 @@ from blake3 import blake3
 from pydantic import Secret, SecretBytes, SecretStr
 
 from prefect_mlpipe.core.code import Code, CodeReader
+from prefect_mlpipe.core.describing import describe
 from prefect_mlpipe.core.digest import digest, digest_and_owners
 from prefect_mlpipe.core.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
@@ -157,6 +158,21 @@ class Keyer:
             found = self._codes[step] = self._read(step, node)
         return found
 
+    def described(
+        self, step: Step[..., Any], arguments: Mapping[str, Any]
+    ) -> dict[str, dict[str, str]]:
+        """Return what a later explanation may need to know of inputs that are not shown."""
+        found = {
+            f"input {name}": describe(value, name)
+            for name, value in arguments.items()
+            if name not in step.options.ignore and _is_described(value)
+        }
+        declared = step.options.reads
+        for label, item in zip(_labels(declared), declared, strict=True):
+            value = os.environ.get(item.name) if isinstance(item, EnvVar) else item
+            found[f"read {label}"] = describe(value, label)
+        return found
+
     def key_of_its_own(self, key: str, node: str) -> str:
         """Return a key that no other run, and no other node, looks up."""
         return blake3(orjson.dumps([key, self._run_id, node])).hexdigest()
@@ -180,7 +196,7 @@ class Keyer:
                 )
 
     def _read(self, step: Step[..., Any], node: str) -> StepCode:
-        declared = step.options.reads
+        declared = step.options.reads or ()
         files = [(file, fingerprint_state(file)) for file in files_in({"reads": list(declared)})]
         try:
             code = self._reader.read(step, ignore=step.options.ignore)
@@ -254,6 +270,13 @@ class Keyer:
         if found is None:
             found = self._versions[names] = versions(names)
         return found
+
+
+def _is_described(value: object) -> bool:
+    kind = type(value)
+    if kind is Output or kind in _SCALARS:
+        return kind is str and len(value) > _SHOWN_LENGTH  # type: ignore[arg-type]
+    return not outputs_in(value)
 
 
 def _labels(declared: Sequence[Any]) -> list[str]:

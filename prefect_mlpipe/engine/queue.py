@@ -201,8 +201,7 @@ class Queue:
         run.reasons = decision.reasons
         if step.cached:
             self._leaders[key] = run
-            parts = self._decider.keyer.code(step, run.name).code.parts
-            self._store.write_code(manifest.code, parts)
+        run.manifest = self._decider.kept(node, manifest)
         self._submit(run, replace=record is not None)
 
     def _follow(self, run: StepRun, leader: StepRun | None) -> bool:

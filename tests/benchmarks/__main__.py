@@ -17,6 +17,7 @@ BENCHMARKS = {
     "map": "local",
     "growth": "local",
     "digest": "content",
+    "walk": "walk",
     "import": "imports",
     "flow_reused": "flows",
     "flow_executed": "flows",

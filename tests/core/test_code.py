@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from prefect_mlpipe.core.code import Code, CodeReader, sources
+from prefect_mlpipe.core.code import Code, CodeReader
 from prefect_mlpipe.core.encode import Undigestible
 from tests.core.projects import Files, Project
 
@@ -1168,13 +1168,6 @@ def test_a_users_module_may_be_named_like_one_of_the_library() -> None:
         return CodeReader().read(names["step"]).digest
 
     assert read("1") != read("2")
-
-
-def test_the_sources_of_parts_can_be_shown(project: Project) -> None:
-    code = project.read({**modules(helpers=HELPERS), "steps.py": BODY})
-    shown = sources(code)
-    assert shown["helpers.clean"].strip() == "def clean(x, n=1): return x + n"
-    assert "helpers.K" not in shown
 
 
 def test_tracing_and_specialisation_leave_the_digest_alone(project: Project) -> None:

@@ -294,8 +294,11 @@ class Row:
     environ_after: Mapping[str, str] | None = None
 
 
-def check(lab: Lab, row: Row) -> None:
-    """Run a row's project, run it again, change it, and run it once more, each time afresh."""
+def check(lab: Lab, row: Row) -> Outcome:
+    """Run a row's project, run it again, change it, and run it once more, each time afresh.
+
+    Returns what came of the last run.
+    """
     later = row.arguments if row.arguments_after is None else row.arguments_after
     first_options: dict[str, Any] = {}
     second_options: dict[str, Any] = {}
@@ -321,7 +324,7 @@ def check(lab: Lab, row: Row) -> None:
         assert outcome.ran == list(row.ran or ()), outcome.steps
         if row.ran is None:
             assert {action for action, _ in outcome.plan.values()} == {"reuse"}
-        return
+        return outcome
     assert (changed == right) == row.same_value, "the change must be seen"
     assert outcome.ran == (first.ran if row.ran is None else sorted(row.ran)), outcome.steps
     ran = {name: one["reasons"] for name, one in outcome.steps.items() if one["state"] == "ran"}
@@ -331,3 +334,4 @@ def check(lab: Lab, row: Row) -> None:
     expected = [row.why] if isinstance(row.why, str) else list(row.why)
     assert expected, "say why it runs again"
     assert expected in said.values(), said
+    return outcome

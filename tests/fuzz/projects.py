@@ -1,0 +1,298 @@
+"""Random small projects: a few modules, a package, and steps that reach all of it.
+
+Knows how a project is put together, and how one function may reach another. Knows nothing of edits
+or of how projects are run. What the functions look like is said in `tests.fuzz.functions`,
+`classes` and `values`: each gives a function of one whole number that returns another, made by
+`mix` of all that it read. So nearly every change of anything changes what the project returns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+
+SUPPORT = """\
+import zlib
+
+
+def mix(*parts):
+    return zlib.crc32(repr(parts).encode())
+"""
+
+# What takes a whole module: with one of these in sight, an unrelated function is not unrelated.
+_WHOLE = re.compile(r"\bglobals\(\)|\bgetattr\(|\bvars\(|\beval\(|# whole module")
+_COSTLY = 40  # calls below one call
+
+
+@dataclass(frozen=True)
+class Project:
+    """The sources of a project.
+
+    Attributes:
+        modules: name → its statements at the top level, in the order in which they import.
+    """
+
+    modules: Mapping[str, tuple[str, ...]]
+
+    def source(self, name: str) -> str:
+        return "\n\n".join(self.modules[name]) + "\n"
+
+    def sources(self) -> dict[str, str]:
+        return {name: self.source(name) for name in self.modules}
+
+    def with_module(self, name: str, statements: tuple[str, ...]) -> Project:
+        return Project({**self.modules, name: statements})
+
+    def takes_whole_modules(self) -> bool:
+        return any(_WHOLE.search(self.source(name)) for name in self.modules)
+
+    def text(self) -> str:
+        """The project, for people to read."""
+        names = (name for name in self.modules if name != "support")
+        return "\n".join(f"#### {name}\n{self.source(name)}" for name in names)
+
+
+@dataclass(frozen=True)
+class Callee:
+    """A function that others may call."""
+
+    module: str
+    name: str
+    cost: int
+
+
+class Maker:
+    """Puts a project together.
+
+    Attributes:
+        random: where all chance comes from.
+        statements: of the module that is being made.
+        module: its name.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.modules: dict[str, list[str]] = {"support": [SUPPORT]}
+        self.module = ""
+        self.statements: list[str] = []
+        self.callees: list[Callee] = []
+        self.reexported: dict[str, list[str]] = {}  # package → names that it passes on
+        self._imported: dict[str, str] = {}  # statement → the expression that it makes possible
+        self._inside: list[str] = []
+        self._cost = 0
+        self._count = 0
+
+    def begin(self, module: str) -> None:
+        self.module, self.statements = module, self.modules.setdefault(module, [])
+        self._imported = {}
+        self.require("from support import mix")
+
+    def fresh(self, prefix: str) -> str:
+        self._count += 1
+        return f"{prefix}{self._count}"
+
+    def require(self, statement: str) -> None:
+        """Have a statement at the head of the module, once."""
+        if statement not in self.statements:
+            self.statements.insert(len(self._imported), statement)
+            self._imported[statement] = ""
+
+    def add(self, statement: str) -> None:
+        self.statements.append(statement)
+
+    def const(self) -> str:
+        """A literal, of any kind."""
+        number = self.random.randint(2, 99)
+        word = self.random.choice(["red", "blue", "green", "tall", "wide"])
+        kinds = (
+            str(number),
+            str(number),
+            f"{number}.5",
+            f"{number}.0",
+            f'"{word}"',
+            f'b"{word}"',
+            f'("{word}", {number})',
+            "True",
+            "None",
+            f"-{number}",
+            f"{number}j",
+            f'f"{word}-{{{number}}}"',
+        )
+        return self.random.choice(kinds)
+
+    def number(self, low: int = 2, high: int = 9) -> int:
+        return self.random.randint(low, high)
+
+    def function(
+        self,
+        *lines: str,
+        arguments: str = "x",
+        name: str = "",
+        decorators: tuple[str, ...] = (),
+        awaited: bool = False,
+    ) -> str:
+        """Add a function with these lines; what they call is imported at the head or inside."""
+        name = name or self.fresh("f")
+        head = [*(f"@{each}" for each in decorators)]
+        head.append(f"{'async ' if awaited else ''}def {name}({arguments}):")
+        body = [*self._inside, *lines]
+        self.add("\n".join([*head, *(f"    {line}" for line in body)]))
+        self._inside = []
+        return name
+
+    def offer(self, name: str) -> None:
+        """Have a function of one number found by those that are made later."""
+        self.callees.append(Callee(self.module, name, self._cost + 1))
+        self._cost, self._inside = 0, []
+
+    def call(self, argument: str = "x") -> str:
+        """An expression that calls what was made before, for lines of `function`."""
+        callee = self._choose()
+        if callee is None:
+            return f"mix({argument}, {self.const()})"
+        return f"{self._reached(callee, inside=True)}({argument})"
+
+    def callee(self) -> str:
+        """An expression for a function that was made before, for a statement at the top level."""
+        callee = self._choose()
+        if callee is None:
+            name = self.fresh("plain")
+            self.add(f"def {name}(x):\n    return mix(x, {self.const()})")
+            return name
+        return self._reached(callee, inside=False)
+
+    def _choose(self) -> Callee | None:
+        cheap = [each for each in self.callees if self._cost + each.cost <= _COSTLY]
+        if not cheap or self.random.random() < 0.1:
+            return None
+        later = cheap[-12:] if self.random.random() < 0.7 else cheap
+        found = self.random.choice(later)
+        self._cost += found.cost
+        return found
+
+    def _reached(self, callee: Callee, inside: bool) -> str:
+        if callee.module == self.module:
+            return callee.name
+        ways = [*_AT_THE_TOP, *(_INSIDE if inside else ())]
+        return self.random.choice(ways)(self, callee)
+
+    def passes_on(self, callee: Callee) -> str | None:
+        """The package that passes a function of one of its modules on."""
+        package = callee.module.partition(".")[0]
+        return package if callee.name in self.reexported.get(package, ()) else None
+
+    def inside(self, statement: str) -> None:
+        """Have a statement in the body of the function that is being made."""
+        if statement not in self._inside:
+            self._inside.append(statement)
+
+
+# Ways from one module to a function of another. Each gives an expression.
+
+Way = Callable[[Maker, Callee], str]
+
+
+def _module(maker: Maker, callee: Callee) -> str:
+    maker.require(f"import {callee.module}")
+    return f"{callee.module}.{callee.name}"
+
+
+def _module_as(maker: Maker, callee: Callee) -> str:
+    alias = f"m_{callee.module.replace('.', '_')}"
+    maker.require(f"import {callee.module} as {alias}")
+    return f"{alias}.{callee.name}"
+
+
+def _name(maker: Maker, callee: Callee) -> str:
+    maker.require(f"from {_spelled(maker, callee)} import {callee.name}")
+    return callee.name
+
+
+def _name_as(maker: Maker, callee: Callee) -> str:
+    maker.require(f"from {_spelled(maker, callee)} import {callee.name} as as_{callee.name}")
+    return f"as_{callee.name}"
+
+
+def _star(maker: Maker, callee: Callee) -> str:
+    maker.require(f"from {_spelled(maker, callee)} import *")
+    return callee.name
+
+
+def _alias(maker: Maker, callee: Callee) -> str:
+    alias = maker.fresh("alias")
+    maker.add(f"{alias} = {_module(maker, callee)}")
+    return alias
+
+
+def _module_alias(maker: Maker, callee: Callee) -> str:
+    maker.require(f"import {callee.module}")
+    alias = maker.fresh("module")
+    maker.add(f"{alias} = {callee.module}")
+    return f"{alias}.{callee.name}"
+
+
+def _inner_name(maker: Maker, callee: Callee) -> str:
+    maker.inside(f"from {_spelled(maker, callee)} import {callee.name}")
+    return callee.name
+
+
+def _inner_name_as(maker: Maker, callee: Callee) -> str:
+    maker.inside(f"from {_spelled(maker, callee)} import {callee.name} as inner_{callee.name}")
+    return f"inner_{callee.name}"
+
+
+def _inner_module(maker: Maker, callee: Callee) -> str:
+    alias = f"i_{callee.module.replace('.', '_')}"
+    maker.inside(f"import {callee.module} as {alias}")
+    return f"{alias}.{callee.name}"
+
+
+def _inner_top(maker: Maker, callee: Callee) -> str:
+    maker.inside(f"import {callee.module}")
+    return f"{callee.module}.{callee.name}"
+
+
+def _local_alias(maker: Maker, callee: Callee) -> str:
+    maker.require(f"import {callee.module}")
+    alias = maker.fresh("held")
+    maker.inside(f"{alias} = {callee.module}  # whole module")
+    return f"{alias}.{callee.name}"
+
+
+def _by_name(maker: Maker, callee: Callee) -> str:
+    maker.require(f"import {callee.module}")
+    return f'getattr({callee.module}, "{callee.name}")'
+
+
+def _spelled(maker: Maker, callee: Callee) -> str:
+    """A module as an import may spell it: relative, or the package that passes the name on."""
+    package, dot, inner = callee.module.partition(".")
+    choices = [callee.module]
+    if dot and maker.module.startswith(f"{package}."):
+        choices += [f".{inner}", f".{inner}"]
+    elif maker.passes_on(callee):
+        choices += [package, package]
+    return maker.random.choice(choices)
+
+
+_AT_THE_TOP: tuple[Way, ...] = (
+    _module,
+    _module,
+    _module_as,
+    _name,
+    _name,
+    _name_as,
+    _star,
+    _alias,
+    _module_alias,
+)
+_INSIDE: tuple[Way, ...] = (
+    _inner_name,
+    _inner_name_as,
+    _inner_module,
+    _inner_top,
+    _local_alias,
+    _by_name,
+)
