@@ -9,7 +9,7 @@ from prefect_mlpipe.current import Current, current, log_metrics, output_folder
 from prefect_mlpipe.engine.keying import EnvVar
 from prefect_mlpipe.errors import MlpipeError
 from prefect_mlpipe.pipelines import Pipeline, RunOptions, pipeline
-from prefect_mlpipe.planning import Plan, StepPlan
+from prefect_mlpipe.plans import Plan, StepPlan
 from prefect_mlpipe.publishing import publish, published
 from prefect_mlpipe.step_options import Resources
 from prefect_mlpipe.steps import Step, step, unmapped

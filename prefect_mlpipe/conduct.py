@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from prefect_mlpipe.compute.targets import Target, adopt_computes
 from prefect_mlpipe.core.graph import Graph, Node, Output, replace_outputs
 from prefect_mlpipe.core.store import Store
-from prefect_mlpipe.current import Current
+from prefect_mlpipe.current import Current, current
 from prefect_mlpipe.engine.calls import load
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.engine import Engine
@@ -99,12 +99,15 @@ class Conduct:
         graph = Graph(self.info.pipeline)
         keyer = Keyer(self.info.id)
         baseline = Baseline(self.store, self.info.pipeline)
+        leases = self.store.leases(self.info.name, self.info.pipeline)
         engine = Engine(
             graph,
             outputs=Outputs(self.store),
             runner=self.runner,
             reporter=self.reporter,
             decider=Decider(self.store, keyer, self.selection, baseline, time.time),
+            leases=leases,
+            patient=not current().run_id,  # else a step waits here, and its worker with it
             failures=self.failures,
             current=self._current,
             check=lambda nodes: self._check(graph, nodes),
@@ -119,6 +122,7 @@ class Conduct:
             state, error = _state_of(raised), raised
             raise
         finally:
+            leases.close()
             self.runner.close()
             _warn_of_changed_code(engine, keyer)
             _warn_of_undeclared(engine, keyer)
@@ -279,7 +283,9 @@ def _entry(run: StepRun, run_name: str, baseline: Baseline) -> dict[str, Any]:
         "state": run.state,
         "reasons": [list(reason) for reason in run.reasons],
         "key": run.key if record is not None else None,
-        "earlier_key": None if run.state == "reused" else baseline.key(run.name),
+        "earlier_key": None if run.state == "reused" else baseline.earlier_key(run.name),
+        # A record has it; what failed has left none.
+        "manifest": run.manifest.to_json() if record is None and run.manifest else None,
         "fields": None
         if record is None
         else {name: value.to_json() for name, value in record.fields.items()},

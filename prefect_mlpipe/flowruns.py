@@ -162,6 +162,7 @@ class FlowReporter:
         self._watch = RunWatch(flow_run_id, self._cancel)
         self._engine: Engine | None = None
         self._reused = 0
+        self._behind: dict[StepRun, str] = {}
         self._orderly = False
 
     def start(self, engine: Engine) -> None:
@@ -180,6 +181,11 @@ class FlowReporter:
         """Log why a step runs; its task run is Prefect's own."""
         if run.group is None:
             self._logger.debug("%s: runs (%s)", run.name, "; ".join(map(str, run.reasons)))
+
+    def behind(self, run: StepRun, holder: str) -> None:
+        """Log for whom a step waits, and show it on the terminal."""
+        self._behind[run] = holder
+        self._logger.info("%s: waits for %s", run.name, holder)
 
     def closing(self, task_run_id: UUID, state: str, message: str) -> None:
         """End a task run that Prefect's engine will not end."""
@@ -226,6 +232,11 @@ class FlowReporter:
         done = runs.get("reused", 0), runs.get("ran", 0), runs.get("failed", 0)
         total = len(self._engine.graph) if self._engine is not None else sum(runs.values())
         names = [run.name for run in itertools.islice(running, 8)]
+        names += [
+            f"{run.name} (waits for {holder})"
+            for run, holder in self._behind.items()
+            if run.state == "behind"
+        ]
         self._progress.update(max(total, sum(done)), *done, names)
 
     def warned(self, text: str) -> None:
@@ -281,7 +292,7 @@ def _row(entry: Mapping[str, Any]) -> StepRow:
     state, reused = entry["state"], entry["state"] == "reused"
     why = "; ".join(str(Reason(*reason)) for reason in entry["reasons"])
     if entry["reused_from"]:
-        why = f"from run {entry['reused_from']}"
+        why = f"from run {entry['reused_from']}{', which was waited for' if why else ''}"
     elif state == "failed":
         why = entry["cause"] or why
     size = sum(StoredValue.from_json(value).size for value in (entry["fields"] or {}).values())

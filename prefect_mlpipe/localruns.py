@@ -28,6 +28,10 @@ class LogReporter:
     def reading(self, run: StepRun) -> None:
         """Say nothing before the end."""
 
+    def behind(self, run: StepRun, holder: str) -> None:
+        """Log for whom a step waits."""
+        logger.info("%s: waits for %s", run.name, holder)
+
     def settled(self, run: StepRun) -> None:
         """Log what became of a step."""
         if logger.isEnabledFor(logging.INFO):

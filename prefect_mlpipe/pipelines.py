@@ -35,7 +35,8 @@ from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.errors import InvalidParameters, InvalidPipeline
 from prefect_mlpipe.parameters import close_schema, restore, show
-from prefect_mlpipe.planning import Barrier, Plan, Planner
+from prefect_mlpipe.planning import Barrier, Planner
+from prefect_mlpipe.plans import Plan
 from prefect_mlpipe.runs import Baseline, Runs
 from prefect_mlpipe.settings import Failures, Settings
 from prefect_mlpipe.steps import Step, local_names

@@ -7,114 +7,23 @@ the step above make the same value again.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from prefect_mlpipe.compute.targets import compute_of
 from prefect_mlpipe.core.decide import Options, Reuse, Run, changes_since, decide
 from prefect_mlpipe.core.graph import Graph, Node, Output
-from prefect_mlpipe.core.manifest import Manifest, Reason
+from prefect_mlpipe.core.kept_code import kept
+from prefect_mlpipe.core.manifest import Manifest, Reason, distinct
 from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.lint import argument_warnings, code_warnings
 from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.steprun import StepRun
+from prefect_mlpipe.explaining import Side, explanation, side_of, values_in
+from prefect_mlpipe.plans import Plan, StepPlan
 from prefect_mlpipe.runs import Baseline
-
-
-class StepPlan(NamedTuple):
-    """What would happen to one step.
-
-    Attributes:
-        name: of the node.
-        action: `reuse`, `run`, or `run?`: a step above runs, and early cut-off may spare this one.
-        reasons: why it would run; empty for `reuse`.
-        compute: where it would run.
-        expected_seconds: how long it took when it last ran; `None` if it never did.
-    """
-
-    name: str
-    action: str
-    reasons: tuple[Reason, ...]
-    compute: str
-    expected_seconds: float | None
-
-
-class Plan(Sequence[StepPlan]):
-    """What a run would do; iterable, prints as a table.
-
-    Attributes:
-        steps: one for each node, in call order.
-        complete: whether the whole body could be traced; else more comes after a barrier.
-        stopped_at: the step whose value the body asked for and that would have to run first.
-        warnings: what steps read without declaring it, as far as it can be seen.
-    """
-
-    def __init__(
-        self,
-        pipeline: str,
-        steps: list[StepPlan],
-        stopped_at: str | None,
-        warnings: Sequence[str] = (),
-    ) -> None:
-        self.pipeline = pipeline
-        self.steps = steps
-        self.stopped_at = stopped_at
-        self.warnings = tuple(warnings)
-        self.complete = stopped_at is None
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.steps[index]
-
-    def __iter__(self) -> Iterator[StepPlan]:
-        return iter(self.steps)
-
-    @property
-    def expected_seconds(self) -> float:
-        """Seconds that the steps to run took when they last ran, one after the other."""
-        return sum(step.expected_seconds or 0 for step in self.steps if step.action != "reuse")
-
-    def __str__(self) -> str:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("step", "action", "why", "compute"):
-            table.add_column(column, overflow="fold")
-        table.add_column("expected", justify="right")
-        for step in self.steps:
-            why = "; ".join(map(str, step.reasons))
-            seconds = "" if step.action == "reuse" else seconds_text(step.expected_seconds)
-            table.add_row(step.name, step.action, why, step.compute, seconds)
-        if self.stopped_at:
-            table.add_row("…", "", f"more after '{self.stopped_at}' has run", "", "")
-        text = io.StringIO()
-        Console(file=text, width=110, color_system=None).print(table)
-        lines = [text.getvalue().rstrip(), self._total(), *(f"! {each}" for each in self.warnings)]
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-    def _total(self) -> str:
-        counts = {
-            action: sum(step.action == action for step in self.steps)
-            for action in ("reuse", "run", "run?")
-        }
-        said = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
-        return f"{self.pipeline}: {said or 'no steps'}, {self.expected_seconds:.1f} s expected"
-
-
-def seconds_text(seconds: float | None) -> str:
-    """Return seconds as a person reads them; `?` where nobody knows."""
-    if seconds is None:
-        return "?"
-    return f"{seconds:.3f} s" if seconds < 1 else f"{seconds:,.1f} s"
 
 
 class Barrier(BaseException):
@@ -183,7 +92,55 @@ class Planner:
             self._verify(wanted)
         steps = [self._plans[node] for node in self.graph if node in wanted]
         warnings = self._warnings(node for node in self.graph if node in wanted)
-        return Plan(self.graph.name, steps, self.graph.stopped_at, warnings)
+        items = {node.name: self._running(node) for node in self.graph}
+        counted = {name: count for name, count in items.items() if count is not None}
+        name, stopped_at = self.graph.name, self.graph.stopped_at
+        return Plan(name, steps, stopped_at, warnings, counted, self._explain)
+
+    def _running(self, node: Node) -> tuple[int, int] | None:
+        """Return how many items of a mapped node would run, and of how many."""
+        items = self._outputs.runs[node].items
+        return None if items is None else (sum(bool(item.reasons) for item in items), len(items))
+
+    def _explain(self, name: str) -> list[str]:
+        """Return the story behind the decision on a node; of a mapped one, on its first item."""
+        run = next(run for run in self._outputs.runs.values() if run.name == name)
+        reasons: Sequence[Reason] = next(p.reasons for p in self._plans.values() if p.name == name)
+        first = next((item for item in run.items or () if item.reasons), None)
+        if first is not None:
+            lines = explanation(first.reasons, *self._sides(first), self._outputs.store)
+            return [f"  {reason}" for reason in reasons] + ["", f"  {first.name}", *lines]
+        return explanation(reasons, *self._sides(run), self._outputs.store)
+
+    def _sides(self, run: StepRun) -> tuple[Side | None, Side | None]:
+        """Return a step as it was and as it is now."""
+        node, store = run.node, self._outputs.store
+        before = self._baseline.record(node)
+        if before is None or run.manifest is None:
+            return None, None
+        earlier = side_of(store, before)
+        code = self._keyer.code(node.step, node.name).code
+        now = Side(
+            run.manifest._replace(described=self._keyer.described(node.step, node.arguments)),
+            kept(code, earlier.manifest.code, store.read_code),
+            lambda source: values_in(self._document(), source),
+        )
+        return earlier, now
+
+    def _document(self) -> dict[str, Any]:
+        """Return what is known of outputs, in the form of the manifest of a run."""
+        return {
+            "nodes": [
+                {
+                    "name": run.name,
+                    "items": None if run.items is None else len(run.items),
+                    "fields": None
+                    if run.record is None
+                    else {name: value.to_json() for name, value in run.record.fields.items()},
+                }
+                for run in self._outputs.runs.values()
+            ]
+        }
 
     def _warnings(self, nodes: Iterable[Node]) -> list[str]:
         found: dict[str, None] = {}
@@ -247,7 +204,7 @@ class Planner:
 
     def _decide_known(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
         node = run.node
-        manifest = self._decider.manifest(node, self._outputs)
+        run.manifest = manifest = self._decider.manifest(node, self._outputs)
         run.key = key = manifest.key()
         leader = self._leaders.setdefault(key, run) if node.step.cached else run
         if leader is not run:
@@ -271,7 +228,7 @@ class Planner:
         before = self._baseline.manifest(node)
         if before is None:
             return "run", (Reason("first run"),)
-        assumed = self._assume(node, before, dict(unknown))
+        run.manifest = assumed = self._assume(node, before, dict(unknown))
         if node.mapped is not None:
             # Its items are not known; but what all of them share is.
             code = self._keyer.code(node.step, node.name).code
@@ -295,12 +252,11 @@ class Planner:
 
     def _decide_items(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
         run.items = expand(run, self._outputs)
-        reasons: list[Reason] = []
         for item in run.items:
             self._outputs.runs[item.node] = item
-            _, why = self._decide_known(item)
-            reasons += [reason for reason in why if reason not in reasons]
-        return ("run", tuple(reasons[:5])) if reasons else ("reuse", ())
+            _, item.reasons = self._decide_known(item)
+        reasons = distinct(reason for item in run.items for reason in item.reasons)
+        return ("run", reasons) if reasons else ("reuse", ())
 
 
 _SHARED = frozenset({"code changed", "version changed", "reads changed", "parameter changed"})

@@ -8,9 +8,11 @@ gone.
 from __future__ import annotations
 
 import builtins
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 import orjson
 
@@ -20,8 +22,12 @@ from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.outputs import gather
 from prefect_mlpipe.errors import OutputError, RunNotFound
+from prefect_mlpipe.explaining import Side, code_of, explanation, side_of, values_in
+from prefect_mlpipe.reporting.summary import seconds_text
 
 Json = Any
+
+_MAX_REASONS: Final = 10
 
 
 def plain(value: Any) -> Any:
@@ -34,13 +40,18 @@ def plain(value: Any) -> Any:
 
 
 class Baseline:
-    """What a step is compared with: itself in the last run, or its function's latest record."""
+    """What a step is compared with: itself in the last run, or its function's latest record.
+
+    Attributes:
+        compared: name of a node → key of the record that it was compared with.
+    """
 
     def __init__(self, store: Store, pipeline: str) -> None:
         self._store = store
         self._pipeline = pipeline
         self._nodes: Mapping[str, Json] | None = None
         self._latest: dict[str, Record | None] = {}
+        self.compared: dict[str, str] = {}
 
     def key(self, node: str) -> str | None:
         """Return the key that a node had when it last succeeded in this pipeline."""
@@ -52,6 +63,16 @@ class Baseline:
 
     def record(self, node: Node) -> Record | None:
         """Return the record to compare a node with, `None` if there never was one."""
+        found = self._record(node)
+        if found is not None:
+            self.compared[node.name] = found.key
+        return found
+
+    def earlier_key(self, node: str) -> str | None:
+        """Return the key of what a node was compared with, or had when it last succeeded."""
+        return self.compared.get(node) or self.key(node)
+
+    def _record(self, node: Node) -> Record | None:
         key = self.key(node.name)
         found = self._store.read_record(key) if key else None
         if found is not None and found.manifest["function"] == node.step.qualified_name:
@@ -113,9 +134,14 @@ class StepResult:
     """One step of a finished run: `run["train"]`; of a mapped one `run["score[3]"]` is an item."""
 
     def __init__(
-        self, store: Store, entry: Mapping[str, Json], items: Sequence[StepResult] = ()
+        self,
+        store: Store,
+        document: Mapping[str, Json],
+        entry: Mapping[str, Json],
+        items: Sequence[StepResult] = (),
     ) -> None:
         self._store = store
+        self._document = document
         self._entry = entry
         self.items = items
 
@@ -145,7 +171,7 @@ class StepResult:
 
     @property
     def reasons(self) -> list[Reason]:
-        """Why it ran; empty if it was reused."""
+        """Why it ran; empty if it was reused, but for that it had to wait for another run."""
         return [Reason(*reason) for reason in self._entry["reasons"]]
 
     @property
@@ -176,38 +202,69 @@ class StepResult:
         return error
 
     def explain(self) -> str:
-        """Return why it ran or was reused, with what was compared: old → new."""
-        head = f"{self.name}: {self.state}"
-        if self.state == "reused":
-            source = f" from run {self.reused_from}" if self.reused_from else ""
-            return f"{head}{source}; nothing that counts has changed"
-        lines = [head, *(f"  {reason}" for reason in self.reasons)]
-        now, before = self._manifest(self.key), self._manifest(self._entry["earlier_key"])
-        if now is not None and before is not None:
-            lines += [f"    {line}" for line in _compare(before, now)]
+        """Return why it ran or was reused, with what was compared: old and new, as text.
+
+        For code that changed it has a diff of the sources, for tables columns, types and lengths.
+        Values that are compared are loaded here. What is not known any more is said to be so.
+        """
+        lines = [f"{self.name}: {self._headline()}"]
+        if self._entry["items"] is not None:
+            lines += self._explain_items()
+        elif self.state != "reused":
+            lines += explanation(self.reasons, self._before(), self._now(), self._store)
         if self.error:
-            lines += [f"  {line}" for line in self.error.splitlines()]
+            lines += ["", *(f"  {line}" for line in self.error.splitlines())]
         return "\n".join(lines)
 
-    def _manifest(self, key: str | None) -> Manifest | None:
-        record = self._store.read_record(key) if key else None
-        return None if record is None else Manifest.from_json(record.manifest)
+    def _headline(self) -> str:
+        if self._entry["items"] is not None:
+            states = Counter(item.state for item in self.items)
+            counts = ", ".join(f"{count:,} {state}" for state, count in states.items())
+            return f"{self.state} ({counts or 'no items'})"
+        took = seconds_text(self.duration)
+        if self.state == "skipped":
+            return "skipped, because a step above it has no output"
+        if self.state != "reused":
+            return f"{self.state} in {took}" if self.state == "ran" else self.state
+        record = self._store.read_record(self.key) if self.key else None
+        made = f", made {_moment(record.created)} in {took}" if record is not None else ""
+        source = f" from run {self.reused_from}" if self.reused_from else ""
+        return f"reused{source}{made}; nothing that counts has changed"
+
+    def _explain_items(self) -> list[str]:
+        """Return which items ran for which reasons, and the whole story of the first of them."""
+        why: dict[str, list[str]] = {}
+        for item in self.items:
+            for reason in item.reasons:
+                why.setdefault(str(reason), []).append(item.name)
+        lines = []
+        for sentence, names in islice(why.items(), _MAX_REASONS):
+            rest = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+            lines.append(f"  {sentence}: {', '.join(names[:3])}{rest}")
+        if len(why) > _MAX_REASONS:
+            lines.append(f"  … and {len(why) - _MAX_REASONS:,} more reasons")
+        told = next((item for item in self.items if item.reasons), None)
+        if told is not None:
+            lines += ["", *(f"  {line}".rstrip() for line in told.explain().splitlines())]
+        return lines
+
+    def _before(self) -> Side | None:
+        earlier = self._entry["earlier_key"]
+        record = self._store.read_record(earlier) if earlier else None
+        return None if record is None else side_of(self._store, record)
+
+    def _now(self) -> Side | None:
+        record = self._store.read_record(self.key) if self.key else None
+        found = self._entry["manifest"] if record is None else record.manifest
+        if found is None:
+            return None
+        manifest = Manifest.from_json(found)
+        code = code_of(self._store, manifest)
+        return Side(manifest, code, lambda source: values_in(self._document, source))
 
 
-def _compare(before: Manifest, now: Manifest) -> Iterator[str]:
-    old, new = _facts(before), _facts(now)
-    for name in dict.fromkeys([*new, *old]):
-        if old.get(name) != new.get(name):
-            yield f"{name}  {old.get(name, 'absent')} → {new.get(name, 'absent')}"
-
-
-def _facts(manifest: Manifest) -> dict[str, str]:
-    facts = {}
-    for kind, name, content in manifest.walk():
-        shown = manifest.shown.get(name) if kind == "input" else None
-        is_digest = kind in ("code", "input", "read")
-        facts[f"{kind} {name}".strip()] = shown or (content[:8] if is_digest else content)
-    return facts
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 class Run:
@@ -227,7 +284,7 @@ class Run:
         entry = self._entries[step]
         names = (f"{step}[{index}]" for index in range(entry["items"] or 0))
         items = [self[name] for name in names if name in self._entries]
-        return StepResult(self._store, entry, items)
+        return StepResult(self._store, self._document, entry, items)
 
     def __iter__(self) -> Iterator[StepResult]:
         return (self[name] for name in self._entries)

@@ -4,9 +4,10 @@ Knows the bytecode of Python 3.11 to 3.14, through the tables of `dis` alone. Kn
 globals' values. A shape has no file name, lines, qualified name, docstring, or unused constant;
 names of locals count only where they show; jumps point to instructions, not to bytes.
 
-Worth arguing: not `dis.get_instructions`, which would be the obvious way and takes several times as
-long: a step may reach a thousand functions. `co_code` undoes what the adaptive interpreter,
-coverage and debuggers write over the instructions.
+Worth arguing: not `dis.get_instructions`, which would be the obvious way and takes many times as
+long: a step may reach a thousand functions. An instruction is one byte of a string, so that tables
+of 256 entries say what it is, and `translate`, `compress` and `accumulate` do the work. `co_code`
+undoes what the adaptive interpreter, coverage and debuggers write over the instructions.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import inspect
 import marshal
 import re
 import weakref
-from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, compress
+from operator import and_
 from types import CodeType
 from typing import Any, Final, NamedTuple
 
@@ -68,68 +70,90 @@ class Shape(NamedTuple):
     reads_all: bool
 
 
-def _operations(*names: str) -> frozenset[int]:
-    return frozenset(dis.opmap[name] for name in names if name in dis.opmap)
+# Tables of what each instruction is
+
+_PSEUDO: Final = 256  # from here on, operations are of the compiler alone
 
 
-def _caches() -> list[int]:
+def _operations(*names: str) -> bytes:
+    found = (dis.opmap.get(name, _PSEUDO) for name in names)
+    return bytes(operation for operation in found if operation < _PSEUDO)
+
+
+def _table(values: dict[int, int], default: int = 0) -> bytes:
+    return bytes(values.get(operation, default) for operation in range(256))
+
+
+def _marks(operations: Sequence[int]) -> bytes:
+    return _table({operation: 1 for operation in operations})
+
+
+def _pair(name: str) -> bytes:
+    """Return the two operations that a superinstruction on locals stands for."""
+    return _operations(*(f"{half}_FAST" for half in re.findall(r"(LOAD|STORE)_FAST", name)))
+
+
+def _spans() -> list[int]:
+    """Return how many units an instruction takes with its caches."""
     entries: Any = dis._inline_cache_entries  # type: ignore[attr-defined]
     if isinstance(entries, dict):
-        return [entries.get(name, 0) for name in dis.opname]
-    return [*entries, *([0] * (256 - len(entries)))]
+        entries = [entries.get(name, 0) for name in dis.opname]
+    return [1 + (entries[at] if at < len(entries) else 0) for at in range(256)]
 
 
-def _pair(name: str) -> tuple[int, int] | None:
-    """Return the two operations that a superinstruction on locals stands for."""
-    halves = re.findall(r"(LOAD|STORE)_FAST", name)
-    return (dis.opmap[f"{halves[0]}_FAST"], dis.opmap[f"{halves[1]}_FAST"]) if halves[1:] else None
-
-
-_SKIPPED: Final = _operations("NOP", "CACHE", "RESUME", "NOT_TAKEN")
-_PROLOGUE: Final = _operations("MAKE_CELL", "COPY_FREE_VARS")
-_CONST: Final = frozenset(dis.hasconst)
-_JUMP: Final = frozenset(dis.hasjrel)
-_BACKWARD: Final = frozenset(
-    code for name, code in dis.opmap.items() if "BACKWARD" in name or name == "END_ASYNC_FOR"
-)
-_CACHES: Final = _caches()
+_NOP: Final = dis.opmap["NOP"]
 _EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
-_PAIRS: Final = {code: pair for name, code in dis.opmap.items() if (pair := _pair(name))}
-_GLOBAL: Final = _operations("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
-_ATTRIBUTE: Final = _operations("LOAD_ATTR", "LOAD_METHOD")
-_LOAD: Final = frozenset(code for name, code in dis.opmap.items() if name.startswith("LOAD_FAST"))
 _STORE: Final = dis.opmap["STORE_FAST"]
 _STORE_NAME: Final = dis.opmap["STORE_NAME"]
 _IMPORT: Final = dis.opmap["IMPORT_NAME"]
 _IMPORT_FROM: Final = dis.opmap["IMPORT_FROM"]
 _SHUFFLES: Final = _operations("SWAP", "POP_TOP")
+_GLOBAL: Final = _operations("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_ATTRIBUTE: Final = _operations("LOAD_ATTR", "LOAD_METHOD")
+_LOAD: Final = _operations(*(name for name in dis.opmap if name.startswith("LOAD_FAST")))
+_BACKWARD: Final = _operations(*(name for name in dis.opmap if "BACKWARD" in name), "END_ASYNC_FOR")
 
-_IS_LOCAL, _IS_NAME, _IS_CONST, _IS_JUMP = 1, 2, 3, 4
-_MEANINGS: Final = [0] * 512
-for _codes, _meaning in (
-    ((*dis.haslocal, *dis.hasfree), _IS_LOCAL),
-    (dis.hasname, _IS_NAME),
-    (dis.hasconst, _IS_CONST),
-    (dis.hasjrel, _IS_JUMP),
-):
-    for _code in _codes:
-        _MEANINGS[_code] = _meaning
+# What marks lines, holds caches, or prepares the frame: its order follows the names of variables.
+_SKIPPED: Final = _operations(
+    "NOP", "CACHE", "RESUME", "NOT_TAKEN", "EXTENDED_ARG", "MAKE_CELL", "COPY_FREE_VARS"
+)
+# Superinstructions are made where two instructions stand on one line: they count as the two.
+_PAIRS: Final = {code: pair for name, code in dis.opmap.items() if len(pair := _pair(name)) == 2}
+_PAIR: Final = re.compile(b"[%s]" % re.escape(bytes(_PAIRS))) if _PAIRS else None
+# A borrowed reference is only a quicker one.
+_BORROWED: Final = dict.fromkeys(_operations("LOAD_FAST_BORROW"), dis.opmap["LOAD_FAST"])
+
+_SPANS: Final = _spans()
+_WIDTHS: Final = _table({**dict.fromkeys(_SKIPPED, 0), **dict.fromkeys(_PAIRS, 2)}, default=1)
+_SAME: Final = bytes(_BORROWED.get(operation, operation) for operation in range(256))
+_IS_JUMP: Final = _marks(dis.hasjrel)
+_IS_NAME: Final = _marks(dis.hasname)
+_IS_CONST: Final = _marks(dis.hasconst)
 
 # How far the number of a name is shifted by flags of the instruction.
-_SHIFTS: Final = {
-    dis.opmap[name]: shift
-    for name, shift in (
-        ("LOAD_GLOBAL", 1),
-        ("LOAD_ATTR", 1 if "LOAD_SUPER_ATTR" in dis.opmap else 0),
-        ("LOAD_SUPER_ATTR", 2),
-    )
-    if name in dis.opmap
-}
+_SHIFTS: Final = _table(
+    {
+        dis.opmap[name]: shift
+        for name, shift in (
+            ("LOAD_GLOBAL", 1),
+            ("LOAD_ATTR", 1 if "LOAD_SUPER_ATTR" in dis.opmap else 0),
+            ("LOAD_SUPER_ATTR", 2),
+        )
+        if name in dis.opmap
+    }
+)
+_DIRECTIONS: Final = [-1 if operation in _BACKWARD else 1 for operation in range(256)]
+# What of an argument is content by itself; an index counts as what it points to.
+_CONTENT: Final = [
+    0 if _IS_CONST[at] or _IS_JUMP[at] else (1 << _SHIFTS[at]) - 1 if _IS_NAME[at] else -1
+    for at in range(256)
+]
 
 # Bookkeeping of class bodies; the order of `__static_attributes__` is that of a set.
 _NOISE: Final = frozenset(
     {"__module__", "__qualname__", "__doc__", "__firstlineno__", "__static_attributes__"}
 )
+_PLAIN_LOADS: Final = _operations("LOAD_CONST", "LOAD_NAME", "LOAD_SMALL_INT")
 
 _shapes: dict[int, tuple[weakref.ref[CodeType], Shape]] = {}
 
@@ -150,43 +174,75 @@ def shape_of(code: CodeType) -> Shape:
     return shape
 
 
-def _decoded(code: CodeType) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return the instructions that matter, and for each byte offset / 2 the number of the next one.
+class _Instructions(NamedTuple):
+    """The instructions that matter.
 
-    Jumps carry the offset of their target. What only marks lines or caches is left out.
+    Attributes:
+        operations: one byte for each.
+        arguments: one for each.
+        targets: for each jump among them, the number of the instruction that it goes to.
+        ordinals: for each unit of two bytes of the code, the number of the next instruction.
     """
+
+    operations: bytes
+    arguments: Sequence[int]
+    targets: list[int]
+    ordinals: list[int]
+
+
+def _decoded(code: CodeType) -> _Instructions:
     raw = code.co_code
-    out: list[tuple[int, int]] = []
-    ordinals: list[int] = []
-    at, extended, size = 0, 0, len(raw)
-    caches, skipped, jumps, pairs = _CACHES, _SKIPPED, _JUMP, _PAIRS
-    while at < size:
-        operation = raw[at]
-        argument = raw[at + 1] | extended
-        number = len(out)
-        ordinals.append(number)
-        if operation == _EXTENDED:
-            extended = argument << 8
-            at += 2
-            continue
-        extended = 0
-        cached = caches[operation]
-        if cached:
-            ordinals.extend([number] * cached)
-        at += 2 + 2 * cached
-        if operation in skipped:
-            continue
-        if operation in jumps:
-            argument = at // 2 + (-argument if operation in _BACKWARD else argument)
-        elif operation in pairs:
-            first, second = pairs[operation]
-            out.append((first, argument >> 4))
-            operation, argument = second, argument & 15
-        elif not out and operation in _PROLOGUE:
-            continue  # their order follows the names of variables
-        out.append((operation, argument))
-    ordinals.append(len(out))
-    return out, ordinals
+    units = raw[::2]
+    arguments: Sequence[int] = raw[1::2]
+    if _EXTENDED in units:
+        arguments = _extended(units, arguments)
+    if not code.co_flags & inspect.CO_OPTIMIZED:
+        units = _without_noise(code, units, arguments)
+    widths = units.translate(_WIDTHS)
+    ordinals = [*accumulate(widths, initial=0)]
+    targets = [
+        ordinals[at + _SPANS[units[at]] + _DIRECTIONS[units[at]] * arguments[at]]
+        for at in compress(range(len(units)), units.translate(_IS_JUMP))
+    ]
+    operations = units.translate(_SAME, _SKIPPED)
+    arguments = [*compress(arguments, widths)]
+    if _PAIR is not None:
+        operations, arguments = _split(_PAIR, operations, arguments)
+    return _Instructions(operations, arguments, targets, ordinals)
+
+
+def _extended(units: bytes, arguments: Sequence[int]) -> list[int]:
+    """Add to arguments what `EXTENDED_ARG`, once or more often, says before them."""
+    whole = [*arguments]
+    at = units.find(_EXTENDED)
+    while at >= 0:
+        whole[at + 1] |= whole[at] << 8
+        at = units.find(_EXTENDED, at + 1)
+    return whole
+
+
+def _without_noise(code: CodeType, units: bytes, arguments: Sequence[int]) -> bytes:
+    """Leave out what in a class body only says where and what it is."""
+    found = bytearray(units)
+    for at, unit in enumerate(units):
+        if unit == _STORE_NAME and code.co_names[arguments[at]] in _NOISE:
+            load = len(units[:at].rstrip(bytes([_EXTENDED]))) - 1
+            if units[load] in _PLAIN_LOADS:
+                found[load] = found[at] = _NOP
+    return bytes(found)
+
+
+def _split(
+    pair: re.Pattern[bytes], operations: bytes, arguments: list[int]
+) -> tuple[bytes, list[int]]:
+    """Take superinstructions apart."""
+    single, each, done = bytearray(), [], 0
+    for found in pair.finditer(operations):
+        at = found.start()
+        single += operations[done:at] + _PAIRS[operations[at]]
+        each += (*arguments[done:at], arguments[at] >> 4, arguments[at] & 15)
+        done = at + 1
+    return bytes(single + operations[done:]), [*each, *arguments[done:]]
 
 
 class _Reader:
@@ -194,109 +250,83 @@ class _Reader:
 
     def __init__(self, code: CodeType) -> None:
         self.code = code
-        self.instructions, self.ordinals = _decoded(code)
+        self.operations, self.arguments, self.targets, self.ordinals = _decoded(code)
         self.chains: dict[tuple[str, ...], None] = {}
         self.imports: dict[Import, None] = {}
-        self.constants: dict[int, int] = {}
-        self.names: dict[str, int] = {}
         self.reads_all = False
 
     def shape(self) -> Shape:
-        code = self.code
-        fixed = array("q", self._numbers()).tobytes()
-        constants = tuple(self._constant(code.co_consts[index]) for index in self.constants)
-        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
-        arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        names = tuple(self.names)
-        shown = () if _NAMES_SHOW.isdisjoint(names) else (*code.co_varnames, *code.co_cellvars)
-        signature = (code.co_flags & _FLAGS, counts, arguments, shown)
-        fields = (signature, names, fixed, self._handlers(), constants)
+        code, operations, arguments = self.code, self.operations, self.arguments
+        names = self._names()
+        constants = [
+            value if type(value) in SCALARS else self._constant(value)
+            for value in map(
+                code.co_consts.__getitem__, compress(arguments, operations.translate(_IS_CONST))
+            )
+        ]
+        fixed = tuple(map(and_, arguments, map(_CONTENT.__getitem__, operations)))
+        instructions = (operations, fixed, tuple(self.targets), self._handlers())
+        fields = (self._signature(names), instructions, names, constants)
         digest = blake3(marshal.dumps(fields, MARSHAL_VERSION)).digest()  # type: ignore[arg-type]
         self.reads_all = self.reads_all or not READS_ALL.isdisjoint(
             chain[0] for chain in self.chains if len(chain) == 1
         )
         return Shape(digest, tuple(self.chains), tuple(self.imports), self.reads_all)
 
-    def _numbers(self) -> list[int]:
-        """Number names, constants and invisible locals in the order of their first use."""
-        out: list[int] = []
-        constants, variables, ordinals = self.constants, self._fixed_variables(), self.ordinals
-        meanings, dropped = _MEANINGS, self._noise()
-        for at, (operation, argument) in enumerate(self.instructions):
-            if dropped and at in dropped:
-                continue
-            out.append(operation)
-            meaning = meanings[operation]
-            if meaning == _IS_LOCAL:
-                argument = variables.setdefault(argument, len(variables))
-            elif meaning == _IS_NAME:
-                argument = self._name(at, operation, argument)
-            elif meaning == _IS_CONST:
-                argument = constants.setdefault(argument, len(constants))
-            elif meaning == _IS_JUMP:
-                argument = ordinals[argument]
-            out.append(argument)
-        return out
-
-    def _name(self, at: int, operation: int, argument: int) -> int:
-        shift = _SHIFTS.get(operation, 0)
-        name = self.code.co_names[argument >> shift]
-        if operation in _GLOBAL:
-            self.chains[(name, *self._attributes_after(at))] = None
-        elif operation == _IMPORT:
-            self._import(at, name)
-        number = self.names.setdefault(name, len(self.names))
-        return number << shift | argument & ((1 << shift) - 1)
-
-    def _fixed_variables(self) -> dict[int, int]:
-        """Number by position what callers see (arguments) and closures see (free variables)."""
+    def _signature(self, names: list[str]) -> tuple[object, ...]:
         code = self.code
-        arguments = code.co_argcount + code.co_kwonlyargcount
-        arguments += bool(code.co_flags & 0x4) + bool(code.co_flags & 0x8)
-        cells = sum(name not in code.co_varnames for name in code.co_cellvars)
-        first = code.co_nlocals + cells
-        fixed = [*range(arguments), *range(first, first + len(code.co_freevars))]
-        return {index: number for number, index in enumerate(fixed)}
+        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+        arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        shown = () if _NAMES_SHOW.isdisjoint(names) else (*code.co_varnames, *code.co_cellvars)
+        return (code.co_flags & _FLAGS, counts, arguments, shown)
 
-    def _noise(self) -> frozenset[int]:
-        """Return which instructions of a class body only say where and what it is."""
-        if self.code.co_flags & inspect.CO_OPTIMIZED:
-            return frozenset()
-        stores = (
-            at
-            for at, (operation, argument) in enumerate(self.instructions)
-            if operation == _STORE_NAME and self.code.co_names[argument] in _NOISE
-        )
-        return frozenset(each for at in stores for each in (at - 1, at))
-
-    def _attributes_after(self, at: int) -> Iterator[str]:
-        for operation, argument in self.instructions[at + 1 : at + 9]:
-            if operation not in _ATTRIBUTE:
-                return
-            yield self.code.co_names[argument >> _SHIFTS.get(operation, 0)]
+    def _names(self) -> list[str]:
+        """Return the name that each instruction with one means; note what is read and imported."""
+        operations, arguments, known = self.operations, self.arguments, self.code.co_names
+        names: list[str] = []
+        chains: list[tuple[str, ...]] = []
+        goes_on = -1  # where an attribute would belong to the last chain
+        for at in compress(range(len(operations)), operations.translate(_IS_NAME)):
+            operation = operations[at]
+            name = known[arguments[at] >> _SHIFTS[operation]]
+            names.append(name)
+            if operation in _GLOBAL:
+                chains.append((name,))
+                goes_on = at + 1
+            elif at == goes_on and operation in _ATTRIBUTE:
+                chains[-1] += (name,)
+                goes_on = at + 1
+            elif operation == _IMPORT:
+                self._import(at, name)
+        self.chains.update(dict.fromkeys(chains))
+        return names
 
     def _constant(self, value: object) -> object:
-        """Return a scalar as it is, anything else as a pair, which no scalar is."""
-        if type(value) in SCALARS:
+        """Return a scalar, or a tuple of them, as it is; anything else as a list."""
+        if type(value) is tuple and SCALARS.issuperset(map(type, value)):
             return value
         if isinstance(value, CodeType):
             inner = shape_of(value)
             self.chains.update(dict.fromkeys(inner.chains))
             self.imports.update(dict.fromkeys(inner.imports))
             self.reads_all = self.reads_all or inner.reads_all
-            return ("code", inner.digest)
-        return ("value", Encoder().whole(value))
+            return ["code", inner.digest]
+        return ["value", Encoder().whole(value)]
+
+    def _name(self, at: int) -> str:
+        return str(self.code.co_names[self.arguments[at] >> _SHIFTS[self.operations[at]]])
 
     def _import(self, at: int, name: str) -> None:
-        level, wanted = (self._operand(self.instructions[at - back]) for back in (2, 1))
+        level, wanted = self._operand(at - 2), self._operand(at - 1)
         chains: dict[tuple[str, ...], None] = {}
         top = wanted is None
-        for step, (operation, argument) in enumerate(self.instructions[at + 1 :], start=at + 1):
+        for step in range(at + 1, len(self.operations)):
+            operation = self.operations[step]
             if operation == _IMPORT_FROM:
-                member = (self.code.co_names[argument],)
                 if wanted is None:
                     top = False  # import a.b as c
                 else:
+                    member = (self._name(step),)
                     chains.update((member + use, None) for use in self._uses(step + 1))
             elif wanted is None and operation not in _SHUFFLES:
                 chains.update((use, None) for use in self._uses(step))
@@ -305,21 +335,27 @@ class _Reader:
                 break
         self.imports[Import(name, int(level or 0), top, tuple(chains) or ((),))] = None
 
-    def _operand(self, instruction: tuple[int, int]) -> Any:
-        operation, argument = instruction
-        return self.code.co_consts[argument] if operation in _CONST else argument
+    def _operand(self, at: int) -> Any:
+        argument = self.arguments[at]
+        return self.code.co_consts[argument] if _IS_CONST[self.operations[at]] else argument
 
     def _uses(self, at: int) -> list[tuple[str, ...]]:
         """Return the attribute chains read of the local that is stored here; `()` for all of it."""
-        operation, variable = self.instructions[at]
-        stores = sum(each == (_STORE, variable) for each in self.instructions)
-        if operation != _STORE or stores > 1:
-            return [()]
-        return [
-            tuple(self._attributes_after(where))
-            for where, (load, index) in enumerate(self.instructions)
-            if load in _LOAD and index == variable
+        variable = self.arguments[at]
+        touched = [
+            (where, operation)
+            for where, operation in enumerate(self.operations)
+            if self.arguments[where] == variable and (operation == _STORE or operation in _LOAD)
         ]
+        if self.operations[at] != _STORE or [each for _, each in touched].count(_STORE) > 1:
+            return [()]
+        return [self._attributes_after(where) for where, each in touched if each != _STORE]
+
+    def _attributes_after(self, at: int) -> tuple[str, ...]:
+        found: tuple[str, ...] = ()
+        while self.operations[at := at + 1] in _ATTRIBUTE:
+            found += (self._name(at),)
+        return found
 
     def _handlers(self) -> tuple[int, ...]:
         """Encode the exception table; ranges that nothing is left of do not count."""

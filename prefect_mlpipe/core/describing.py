@@ -234,8 +234,27 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
 
     Empty if they are equal: the difference is then not among what is described.
     """
-    if set(before) == set(after) == {""}:
-        return [f"{before['']} → {after['']}"] if before[""] != after[""] else []
+    if "" in before or "" in after or before.get("type") != after.get("type"):
+        pair = [in_short(before), in_short(after)]
+        same = pair[0] == pair[1]
+        return _facts_that_differ(before, after) if same else [" → ".join(pair)]
+    return _facts_that_differ(before, after)
+
+
+def in_short(facts: Mapping[str, str]) -> str:
+    """Return a description in a few words: `0.1`, `list of 3`, `pandas.DataFrame of 1,000 rows`."""
+    if "" in facts:
+        return facts[""]
+    kind = facts.get("type", "unknown")
+    if "rows" in facts:
+        return f"{kind} of {facts['rows']} rows"
+    if "length" in facts:
+        return f"{kind} of {facts['length']}"
+    rest = [facts[name] for name in ("name", "dtype", "shape", "size", "files") if name in facts]
+    return " ".join([kind, *rest])
+
+
+def _facts_that_differ(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     lines: list[str] = []
     gone = [place for place in before if place not in after]
     come = [place for place in after if place not in before]

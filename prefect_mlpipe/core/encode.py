@@ -14,12 +14,11 @@ strongly connected components (Tarjan) and get their pieces together (`core.cycl
 from __future__ import annotations
 
 import marshal
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, TypeAlias
 
 from prefect_mlpipe.core.cycles import colours
+from prefect_mlpipe.core.deep import deeply
 from prefect_mlpipe.core.pieces import (
     BYTES,
     DICT,
@@ -57,10 +56,6 @@ __all__ = [
     "defines",
     "leaf",
 ]
-
-_DEEP_FRAMES: Final = 100_000
-_DEEP_STACK_BYTES: Final = 1 << 28
-_deep_lock = threading.Lock()
 
 Handler: TypeAlias = "Callable[[Encoder, Any], Piece]"
 Branch: TypeAlias = "Callable[[Encoder, Any], Sequence[Piece]]"
@@ -107,7 +102,7 @@ class Encoder:
         self.code_depth: int
         self.open: list[Node]
         self.spaces: dict[int, Any]
-        self.reads: dict[tuple[int, tuple[str, ...]], tuple[bytes, list[Any]]]
+        self.reads: dict[int, dict[tuple[str, ...], tuple[Piece, list[Any]]]]
         self._stack: list[Node]
         self._values: dict[int, Node | Closed]
         self._globals: dict[int, Node | Closed]
@@ -237,36 +232,16 @@ class Encoder:
 
 
 def _deep(encoder: Encoder, value: Any) -> Piece:
-    """Encode what is nested deeper than Python's limit, on a thread with room for it.
-
-    The limit is the process's; it stays raised for the time of one value.
-    """
-    found: list[Piece] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(encoder.encode(value))
-        except RecursionError:
-            name = type_name(type(value))
-            failed.append(Undigestible("", name, "it is nested too deeply"))
-        except BaseException as error:  # raised again below, on the thread that asked
-            failed.append(error)
-
-    with _deep_lock:
-        limit, size = sys.getrecursionlimit(), threading.stack_size(_DEEP_STACK_BYTES)
-        sys.setrecursionlimit(max(limit, _DEEP_FRAMES))
-        try:
-            thread = threading.Thread(target=run)
-            thread.start()
-            threading.stack_size(size)
-            thread.join()
-        finally:
-            sys.setrecursionlimit(limit)
-    if failed:
+    """Encode what is nested deeper than Python's limit."""
+    try:
+        return deeply(lambda: encoder.encode(value))
+    except RecursionError:
         encoder.clear()
-        raise failed[0]
-    return found[0]
+        name = type_name(type(value))
+        raise Undigestible("", name, "it is nested too deeply") from None
+    except BaseException:
+        encoder.clear()
+        raise
 
 
 def _flat_sequence(value: Any) -> bytes | None:

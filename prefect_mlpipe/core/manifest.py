@@ -11,14 +11,17 @@ explanation and stay out of the walk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 from blake3 import blake3
 
+from prefect_mlpipe.core.describing import shorten
+
 KEY_VERSION = "prefect-mlpipe key 1"
+_LONGEST_SENTENCE: Final = 200
 
 
 class Reason(NamedTuple):
@@ -50,8 +53,27 @@ class Reason(NamedTuple):
                 return f"input '{self.name}' may change (from {self.after})"
             case "value missing" | "value damaged" | "expired" if self.name:
                 return f"{self.kind}: {self.name}"
+            case "waited for" if self.name:
+                return f"waited for run {self.name}, which computed it"
             case _:
                 return self.kind
+
+
+def sentences(reasons: Sequence[Reason], most: int) -> list[str]:
+    """Return reasons as people read them; of many, the first ones and how many more there are."""
+    said = [shorten(str(reason), _LONGEST_SENTENCE) for reason in reasons[:most]]
+    return [*said, f"and {len(reasons) - most} more"] if len(reasons) > most else said
+
+
+def distinct(reasons: Iterable[Reason], most: int = 5) -> tuple[Reason, ...]:
+    """Return the first different ones: what is said of a mapped step whose items each have some."""
+    found: dict[Reason, None] = {}
+    for reason in reasons:
+        if reason not in found:
+            found[reason] = None
+            if len(found) == most:
+                break
+    return tuple(found)
 
 
 class Manifest(NamedTuple):
@@ -128,10 +150,11 @@ class Manifest(NamedTuple):
     ) -> list[Reason]:
         match kind:
             case "code":
-                return [
-                    Reason("code changed", label)
-                    for label in _changed_parts(self, before, parts, parts_before)
-                ]
+                changed: list[str] = []
+                if parts is not None and parts_before is not None:
+                    changed = changed_parts(parts, parts_before)
+                # Where no piece can be named, two of them have changed places.
+                return [Reason("code changed", label) for label in changed or [self.function]]
             case "version":
                 return [Reason(f"{kind} changed", "", before.version or "", self.version or "")]
             case "environment":
@@ -166,18 +189,20 @@ def _order(item: tuple[str, str]) -> tuple[int, str]:
     return _KINDS.index(item[0]), item[1]
 
 
-def _changed_parts(
-    now: Manifest,
-    before: Manifest,
-    parts: Mapping[str, str] | None,
-    parts_before: Mapping[str, str] | None,
-) -> list[str]:
-    """Name the pieces of code that differ; the function itself where no piece can be named."""
-    if parts is None or parts_before is None:
-        return [now.function]
-    both = parts.keys() & parts_before.keys()
-    changed = sorted(label for label in both if parts[label] != parts_before[label])
-    if changed:
-        return changed
-    # Only wiring changed: a name now leads to another piece. What came or went says it best.
-    return sorted(parts.keys() ^ parts_before.keys()) or [now.function]
+def changed_parts(parts: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
+    """Name the pieces of code that differ between two readings: label → digest.
+
+    Pieces that came or went are named where nothing else says what changed, or where one of the
+    same name took the place of another: `from a import f` became `from b import f`.
+    """
+    changed = [label for label in parts if label in before and parts[label] != before[label]]
+    come, gone = parts.keys() - before.keys(), before.keys() - parts.keys()
+    changed += [new for new, old in replaced(parts, before) if parts[new] != before[old]]
+    return sorted(changed) or sorted(come | gone)
+
+
+def replaced(parts: Mapping[str, str], before: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return which piece took the place of which other one, as far as their names tell."""
+    gone = {label.rpartition(".")[2]: label for label in before if label not in parts}
+    come = {label.rpartition(".")[2]: label for label in parts if label not in before}
+    return [(come[name], gone[name]) for name in sorted(come.keys() & gone.keys())]

@@ -39,6 +39,7 @@ import zoneinfo
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from prefect_mlpipe.core import reductions
 from prefect_mlpipe.core.encode import Encoder, Handler, as_branch, branch, defines, leaf
 from prefect_mlpipe.core.environment import owner_of
 from prefect_mlpipe.core.pieces import Piece, count, octets, packed, record, scalar, text, unordered
@@ -281,6 +282,14 @@ def _namespace(encoder: Encoder, value: types.SimpleNamespace) -> Sequence[Piece
     return record("namespace", *attributes(encoder, vars(value)))
 
 
+@branch(functools.partial)
+def _partial(encoder: Encoder, value: functools.partial[Any]) -> Sequence[Piece]:
+    # Looking at the `__dict__` of a partial gives it an empty one.
+    names = attributes(encoder, vars(value))
+    parts = map(encoder.encode, (value.func, value.args, value.keywords))
+    return record("partial", *parts, *names)
+
+
 @branch(types.CellType)
 def _cell(encoder: Encoder, value: types.CellType) -> Sequence[Piece]:
     try:
@@ -317,11 +326,15 @@ def object_parts(encoder: Encoder, value: Any) -> Sequence[Piece]:
     kind = type(value)
     reduced = _reduced(encoder, value)
     if isinstance(reduced, str):
-        return record("named", encoder.encode(kind), text(reduced))
+        module = text(getattr(value, "__module__", None) or "")
+        state = _state(encoder, _lasting(kind, object.__getstate__(value)))  # type: ignore[arg-type]
+        return record("named", encoder.encode(kind), module, text(reduced), *state)
     function, arguments, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
     pieces: list[Piece] = record("object", encoder.encode(function), encoder.encode(arguments))
-    if state is not None:
-        pieces += _state(encoder, _lasting(kind, state))
+    state = _lasting(kind, state)
+    # Looking at the `__dict__` of an exception gives it an empty one: that is no state.
+    if state is not None and not (type(state) is dict and not state):
+        pieces += _state(encoder, state)
     if items is not None:
         pieces += _sequence(encoder, b"i", items)
     if pairs is not None:
@@ -336,11 +349,11 @@ _object = as_branch(object_parts)
 
 def _reduced(encoder: Encoder, value: Any) -> Any:
     try:
-        # Libraries register all exceptions for themselves (tblib, with distributed): a digest must
-        # not depend on what is imported.
-        is_error = isinstance(value, BaseException)
-        special = None if is_error else copyreg.dispatch_table.get(type(value))
-        reduced = value.__reduce_ex__(4) if special is None else special(value)
+        if isinstance(value, BaseException):
+            reduced = reductions.of_exception(value)
+        else:
+            special = copyreg.dispatch_table.get(type(value))
+            reduced = value.__reduce_ex__(4) if special is None else special(value)
     except Exception as error:  # whatever a user's __reduce__ raises, it cannot be taken apart
         raise encoder.refuse(value, f"it cannot be taken apart: {error}") from error
     if isinstance(reduced, str) or (isinstance(reduced, tuple) and 2 <= len(reduced) <= 6):
@@ -361,15 +374,39 @@ def _cached_names(kind: type) -> frozenset[str]:
 def _lasting(kind: type, state: Any) -> Any:
     """Leave out what a `cached_property` has computed from the rest."""
     cached = _cached_names(kind)
-    if cached and isinstance(state, dict):
-        return {name: item for name, item in state.items() if name not in cached}
+    if not cached:
+        return state
+    if type(state) is dict:
+        kept = {name: item for name, item in state.items() if name not in cached}
+        if type(inner := kept.get("__dict__")) is dict:  # as pydantic gives it
+            kept["__dict__"] = _lasting(kind, inner)
+        return kept
+    if _is_slotted(state):
+        return (_lasting(kind, state[0]) or None, state[1])
     return state
 
 
-def _state(encoder: Encoder, state: object) -> list[Piece]:
-    if type(state) is dict and all(type(name) is str for name in state):
+def _is_slotted(state: Any) -> bool:
+    """Whether this is the state of an object with slots: attributes, if any, and slots."""
+    return (
+        type(state) is tuple
+        and len(state) == 2
+        and (state[0] is None or type(state[0]) is dict)
+        and type(state[1]) is dict
+    )
+
+
+def _state(encoder: Encoder, state: Any) -> list[Piece]:
+    if _has_names(state):
         return [b"d", *attributes(encoder, state)]
+    if _is_slotted(state) and _has_names(state[0] or {}) and _has_names(state[1]):
+        plain, slots = state
+        return [b"s", *attributes(encoder, plain or {}), *attributes(encoder, slots)]
     return [b"v", encoder.encode(state)]
+
+
+def _has_names(state: Any) -> bool:
+    return type(state) is dict and all(type(name) is str for name in state)
 
 
 def attributes(encoder: Encoder, state: dict[str, object]) -> list[Piece]:

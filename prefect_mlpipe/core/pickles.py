@@ -29,7 +29,8 @@ from typing import Any
 import cloudpickle
 from typing_extensions import override
 
-from prefect_mlpipe.core import embedded_files
+from prefect_mlpipe.core import embedded_files, reductions
+from prefect_mlpipe.core.deep import deeply
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.formats import Format, Part, Unstorable
 from prefect_mlpipe.core.plain import is_plain
@@ -145,8 +146,26 @@ def _pickled(value: object) -> tuple[bytes, list[memoryview]]:
         raise _located(error, value) from None
     except Exception as error:
         # Objects raise what they like when they are asked to be pickled.
-        raise _unpicklable(value, error) from error
+        if not _is_too_deep(error):
+            raise _unpicklable(value, error) from error
+        return _pickled_deeply(value), []
     return stream.getvalue(), buffers
+
+
+def _is_too_deep(error: Exception) -> bool:
+    return isinstance(error, RecursionError) or isinstance(error.__context__, RecursionError)
+
+
+def _pickled_deeply(value: object) -> bytes:
+    stream = io.BytesIO()
+    try:
+        deeply(lambda: _DeepPickler(stream, protocol=5).dump(value))
+    except Unstorable:
+        raise
+    except Exception as error:
+        why = f"it is nested too deeply, or cannot be pickled ({type(error).__name__}: {error})"
+        raise Unstorable("", type_name(value), why) from error
+    return stream.getvalue()
 
 
 def _unpickled(stream: memoryview, buffers: Sequence[memoryview]) -> object:
@@ -159,16 +178,30 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's, but for names of `__main__` and for what must not be stored."""
 
     def reducer_override(self, obj: Any) -> Any:
-        refused = why_refused(obj)
-        if refused:
-            raise Unstorable("", type_name(obj), refused)
-        if isinstance(obj, (File, Folder)):
-            return embedded_files.described(obj)
-        if isinstance(obj, (type, FunctionType)) and obj.__module__ == "__main__":
-            name = importable_main()
-            if name and _find(sys.modules["__main__"], obj.__qualname__) is obj:
-                return importable, (name, obj.__qualname__)
-        return super().reducer_override(obj)
+        reduced = _reduced(obj)
+        return super().reducer_override(obj) if reduced is NotImplemented else reduced
+
+
+class _DeepPickler(pickle._Pickler):
+    """For what is nested deeply: the one in C has a limit of its own, which nothing can raise."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return _reduced(obj)
+
+
+def _reduced(obj: Any) -> Any:
+    refused = why_refused(obj)
+    if refused:
+        raise Unstorable("", type_name(obj), refused)
+    if isinstance(obj, (File, Folder)):
+        return embedded_files.described(obj)
+    if isinstance(obj, BaseException):
+        return reductions.of_exception(obj)
+    if isinstance(obj, (type, FunctionType)) and obj.__module__ == "__main__":
+        name = importable_main()
+        if name and _find(sys.modules["__main__"], obj.__qualname__) is obj:
+            return importable, (name, obj.__qualname__)
+    return NotImplemented
 
 
 class _Unpickler(pickle.Unpickler):

@@ -103,7 +103,7 @@ def _function_parts(encoder: Encoder, function: types.FunctionType, label: str) 
         encoder.reach.append(Part(label, own, function))
     encoder.reach.append(_attributes_of(function))
     names = function.__globals__
-    reads = [read_global(encoder, names, chain) for chain in shape.chains]
+    reads = read_globals(encoder, names, shape.chains)
     imports = [piece for each in shape.imports for piece in _imported(encoder, names, each)]
     if shape.reads_all and not names.keys() & READS_ALL:
         reads.append(encode_namespace(encoder, names))
@@ -216,23 +216,33 @@ def _singledispatch(encoder: Encoder, function: Any) -> Sequence[Piece]:
 # What a function reads
 
 
-def read_global(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Piece:
-    """Encode what a global, followed by attributes of user modules, stands for."""
-    name = chain[0]
-    if name in MODULE_NOISE:
-        return _NOISE
-    known = encoder.reads.get((id(names), chain))
-    if known is not None:
-        piece, reach = known
-        encoder.reach.append(reach)
-        return piece
+def read_globals(
+    encoder: Encoder, names: dict[str, Any], chains: Iterable[tuple[str, ...]]
+) -> list[Piece]:
+    """Encode what globals, each followed by attributes of user modules, stand for."""
+    known = encoder.reads.setdefault(id(names), {})
+    pieces: list[Piece] = []
+    for chain in chains:
+        found = known.get(chain)
+        if found is None:
+            found = _read_global(encoder, names, chain)
+            if isinstance(found[0], bytes):  # else it is part of a cycle still open
+                known[chain] = found
+        pieces.append(found[0])
+        encoder.reach.append(found[1])
+    return pieces
+
+
+def _read_global(
+    encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]
+) -> tuple[Piece, list[Any]]:
+    """Return what a global stands for, and what it reaches."""
+    if chain[0] in MODULE_NOISE:
+        return _NOISE, []
     outer, encoder.reach = encoder.reach, []
-    found = (_read if name in names else _read_builtin)(encoder, names, chain)
+    piece = (_read if chain[0] in names else _read_builtin)(encoder, names, chain)
     reach, encoder.reach = encoder.reach, outer
-    outer.append(reach)
-    if isinstance(found, bytes):
-        encoder.reads[id(names), chain] = (found, reach)
-    return found
+    return piece, reach
 
 
 def _read_builtin(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Piece:

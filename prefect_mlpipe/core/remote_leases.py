@@ -99,8 +99,12 @@ class RemoteLeases(Leases):
             except Empty:
                 return
             name = f"leases/{key}"
-            if sure or self._backend.read(name) == self._document:
-                self._backend.delete(name)
+            try:
+                if sure or self._backend.read(name) == self._document:
+                    self._backend.delete(name)
+            except StoreUnavailable:
+                self._dropped.put((key, sure))  # as long as the run lives its leases do not expire
+                raise
 
     @override
     def _drop(self, key: str, sure: bool) -> None:

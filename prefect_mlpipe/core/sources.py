@@ -268,9 +268,10 @@ def _assigned(statement: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
         for target in statement.targets:
             if isinstance(target, ast.Name):
                 yield target.id, statement.value
-    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        if isinstance(statement.target, ast.Name):
-            yield statement.target.id, statement.value
+    elif isinstance(statement, ast.AnnAssign):
+        target, value = statement.target, statement.value
+        if isinstance(target, ast.Name) and value is not None:
+            yield target.id, value
 
 
 def _says_attribute(node: ast.expr, value: object) -> bool:

@@ -11,6 +11,7 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     published/digits/versions/…, aliases/…     published values by name
     runs/digits/1767225600000-<id>.json, last  run manifests, and which one is the last
     watches/<name>.json                        what a watcher of data has seen
+    leases/41d0a2…, leases/holders/<token>     which run computes a key just now, and that it lives
 
 A record is written with its own checksum before it, so that a torn one is never believed; that is
 why records are created in place, without a temporary file, at half the cost. The first record of a
@@ -35,8 +36,10 @@ from blake3 import blake3
 from prefect_mlpipe.core import copies
 from prefect_mlpipe.core.backends import Backend, LocalBackend
 from prefect_mlpipe.core.digest import Buffers
+from prefect_mlpipe.core.leases import Leases, LocalLeases
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.remote_backend import RemoteBackend
+from prefect_mlpipe.core.remote_leases import RemoteLeases
 from prefect_mlpipe.core.soundness import Soundness
 from prefect_mlpipe.core.stat_index import StatIndex
 from prefect_mlpipe.core.stored_values import Values
@@ -99,6 +102,7 @@ class Store:
         self._lock = threading.Lock()
         self._opened = self._begun = False
         self._codes: set[str] = set()
+        self._damaged: set[str] = set()
         self._run_names: dict[tuple[str, str], str] = {}
 
     @property
@@ -208,7 +212,23 @@ class Store:
         record = _unsealed(key, data) or self._standing(key)
         if record is None:
             logger.warning("the record of key %s in %s is damaged and not used", key, self.url)
+            self._damaged.add(key)
         return record
+
+    def was_damaged(self, key: str) -> bool:
+        """Tell whether the record of a key was read here and found to be damaged."""
+        return key in self._damaged
+
+    def leases(self, run: str, pipeline: str) -> Leases:
+        """Give the leases of a run, none of which is taken yet; close them when it has ended.
+
+        Args:
+            run: name of the run, for whoever waits for it.
+            pipeline: name of the pipeline.
+        """
+        if isinstance(self._backend, LocalBackend):
+            return LocalLeases(self._backend.folder, run, pipeline)
+        return RemoteLeases(self._backend, run, pipeline)
 
     # --- code, and the latest manifest of a function --------------------------------------------
 

@@ -55,12 +55,11 @@ class Use(NamedTuple):
 def undeclared(code: Code) -> list[Use]:
     """Return what the user's functions among this code read from outside, each thing once."""
     found: dict[Use, None] = {}
-    for label, value in code.values.items():
-        if isinstance(value, FunctionType) and owner_of_function(value).kind == "user":
-            uses = [*_Function(label, value).uses()]
-            if _is_stopwatch(value.__code__, uses):
-                uses = [use for use in uses if use.kind != "time"]
-            found.update(dict.fromkeys(uses))
+    public = public_names()
+    for label, values in code.values.items():
+        for function in values:
+            if isinstance(function, FunctionType) and owner_of_function(function).kind == "user":
+                found.update(dict.fromkeys(_Function(label, function, public).uses()))
     return [use for use in found if use.kind != "global" or use.name in code.parts]
 
 
@@ -93,11 +92,13 @@ _DELETING: Final = frozenset({"STORE_SUBSCR", "DELETE_SUBSCR"})
 class _Function:
     """Looks into one function of the user's."""
 
-    def __init__(self, label: str, function: FunctionType) -> None:
+    def __init__(
+        self, label: str, function: FunctionType, public: Mapping[int, tuple[str, object]]
+    ) -> None:
         self._label = label
         self._function = function
         self._names = function.__globals__
-        self._public = public_names()
+        self._public = public
         # Names of the body that an import in it binds: to what, by its dotted name.
         self._bound: dict[str, str] = {}
 
@@ -109,7 +110,9 @@ class _Function:
             found.name.partition(".")[0] in TOPS for found in shape.imports
         )
         if tells or _changes_globals(code):
-            yield from self._in_code(code)
+            uses = [*self._in_code(code)]
+            watch = _is_stopwatch(code, uses)
+            yield from (use for use in uses if not (watch and use.kind == "time"))
 
     def _tells(self, chain: tuple[str, ...]) -> bool:
         root, rest = self._root(chain[0]), chain[1:]

@@ -73,7 +73,8 @@ class Decider:
 
     def _changes(self, node: Node, manifest: Manifest, key: str) -> list[Reason]:
         if key == self._baseline.key(node.name):
-            return [Reason("value missing", "its record")]
+            kind = "value damaged" if self._store.was_damaged(key) else "value missing"
+            return [Reason(kind, "its record")]
         code = self.keyer.code(node.step, node.name).code
         return changes_since(manifest, self._baseline.manifest(node), self.parts(code))
 

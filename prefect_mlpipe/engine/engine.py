@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect_mlpipe.core.graph import Graph, Node, Output
+from prefect_mlpipe.core.leases import Leases
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.engine.deciding import Decider
@@ -41,6 +42,8 @@ class Engine:
         runner: Runner,
         reporter: Reporter,
         decider: Decider,
+        leases: Leases,
+        patient: bool = True,
         failures: Failures,
         current: Callable[[StepRun], Current],
         check: Callable[[Sequence[Node]], None] = lambda nodes: None,
@@ -53,6 +56,8 @@ class Engine:
             runner=runner,
             reporter=reporter,
             decider=decider,
+            leases=leases,
+            patient=patient,
             failures=failures,
             current=current,
             clock=clock,

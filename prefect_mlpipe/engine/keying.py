@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import orjson
@@ -163,11 +164,11 @@ class Keyer:
     ) -> dict[str, dict[str, str]]:
         """Return what a later explanation may need to know of inputs that are not shown."""
         found = {
-            f"input {name}": describe(value, name)
+            f"input {name}": describe(_adopted(value), name)
             for name, value in arguments.items()
             if name not in step.options.ignore and _is_described(value)
         }
-        declared = step.options.reads
+        declared = step.options.reads or ()
         for label, item in zip(_labels(declared), declared, strict=True):
             value = os.environ.get(item.name) if isinstance(item, EnvVar) else item
             found[f"read {label}"] = describe(value, label)
@@ -200,7 +201,7 @@ class Keyer:
         files = [(file, fingerprint_state(file)) for file in files_in({"reads": list(declared)})]
         try:
             code = self._reader.read(step, ignore=step.options.ignore)
-            reads = dict(zip(_labels(declared), map(self._declared, declared), strict=True))
+            found = [self._declared(item) for item in declared]
         except MissingFile as error:
             raise MissingFile(
                 f"Step '{node}' declares that it reads a path that does not exist.",
@@ -218,13 +219,19 @@ class Keyer:
                 "or turn caching off with @step(cache=False).",
             ) from error
         environment = {**self._python, **code.environment}
+        for _, reached in found:
+            environment.update(reached)
+        reads = {n: content for n, (content, _) in zip(_labels(declared), found, strict=True)}
         return StepCode(step.qualified_name, code, environment, reads, files)
 
-    def _declared(self, item: Any) -> str:
+    def _declared(self, item: Any) -> tuple[str, Mapping[str, str]]:
+        """Return the digest of what is declared, and the versions that it reaches."""
         function = getattr(item, "__mlpipe_function__", item)
         if callable(function) and not isinstance(function, type):
-            return self._reader.read(function).digest
-        return digest(with_files(item))
+            code = self._reader.read(function)
+            return code.digest, code.environment
+        content, owners = digest_and_owners(with_files(item))
+        return content, self._owned(tuple(sorted(owners)))
 
     def _literal(
         self,
@@ -272,6 +279,10 @@ class Keyer:
         return found
 
 
+def _adopted(value: object) -> object:
+    return _as_file(value) if isinstance(value, PurePath) else value
+
+
 def _is_described(value: object) -> bool:
     kind = type(value)
     if kind is Output or kind in _SCALARS:
@@ -284,7 +295,10 @@ def _labels(declared: Sequence[Any]) -> list[str]:
     counts: Counter[str] = Counter()
     labels = []
     for item in declared:
-        name = getattr(item, "__qualname__", None) or getattr(item, "name", None)
+        if isinstance(item, ModuleType):
+            name = item.__name__
+        else:
+            name = getattr(item, "__qualname__", None) or getattr(item, "name", None)
         label = str(name or type(item).__qualname__)
         counts[label] += 1
         labels.append(label if counts[label] == 1 else f"{label}#{counts[label]}")

@@ -18,6 +18,7 @@ def line(run: StepRun) -> str:
         return f"{run.name}: {run.state} ({counts or 'no items'})"
     if run.state == "reused" and record is not None:
         origin = f"same key as '{run.same_as}'" if run.same_as else origin_text(run)
+        origin += ", which was waited for" if run.reasons else ""
         return f"{run.name}: reused ({origin}, {size_text(record.size)})"
     why = "; ".join(map(str, run.reasons))
     if run.state == "ran" and record is not None:
@@ -26,6 +27,24 @@ def line(run: StepRun) -> str:
         return f"{run.name}: skipped ('{run.blocked_by.name}' has failed)"
     error = f": {type(run.error).__name__}" if run.error is not None else ""
     return f"{run.name}: {run.state}{error}"
+
+
+def damage(run: StepRun) -> str | None:
+    """Return what to warn of if a step runs because of what was found in the store."""
+    for reason in run.reasons:
+        what = "record" if reason.name else "stored value"
+        match reason.kind:
+            case "value damaged":
+                found, who = "is damaged", "what else writes into the store"
+            case "value missing" if not reason.name:
+                found, who = "is gone", "what deletes files in the store"
+            case _:
+                continue
+        return (
+            f"The {what} of step '{run.name}' {found}: the step runs again. If this repeats, "
+            f"look for {who}."
+        )
+    return None
 
 
 def origin_text(run: StepRun) -> str:

@@ -57,6 +57,9 @@ class Reporter(Protocol):
     def reading(self, run: StepRun) -> None:
         """A step is about to run: `run.reasons` say why."""
 
+    def behind(self, run: StepRun, holder: str) -> None:
+        """A step waits for what another run computes; of items of a mapped step, one is told."""
+
     def settled(self, run: StepRun) -> None:
         """A step has come to its end: `run.state` says how."""
 

@@ -15,17 +15,20 @@ from typing import Any
 from prefect_mlpipe.core.decide import Reuse
 from prefect_mlpipe.core.files import fingerprint_state
 from prefect_mlpipe.core.graph import Node
-from prefect_mlpipe.core.manifest import Reason
+from prefect_mlpipe.core.leases import Leases
+from prefect_mlpipe.core.manifest import Reason, distinct
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import Done, InputLost, StepCall, files_in
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.failing import Failing
+from prefect_mlpipe.engine.loglines import damage
 from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
-from prefect_mlpipe.engine.protocols import Cancel, Reporter, Runner
+from prefect_mlpipe.engine.protocols import Cancel, Outcome, Reporter, Runner
 from prefect_mlpipe.engine.ready import Ready
 from prefect_mlpipe.engine.steprun import StepRun
+from prefect_mlpipe.engine.turns import Turns
 from prefect_mlpipe.errors import RunCancelled, StepFailed, StepTimedOut, StoreUnavailable
 from prefect_mlpipe.settings import Failures
 
@@ -60,13 +63,18 @@ class Queue:
         runner: Runner,
         reporter: Reporter,
         decider: Decider,
+        leases: Leases,
+        patient: bool,
         failures: Failures,
         current: Callable[[StepRun], Current],
         clock: Callable[[], float],
     ) -> None:
         self.runs: dict[Node, StepRun] = outputs.runs
         self.ready = Ready(self.runs)
-        self.outcomes: SimpleQueue[Any] = SimpleQueue()
+        self._turns = Turns(
+            leases, outputs.store, patient=patient, tell=self._tell_behind, warn=self.warn
+        )
+        self.outcomes: SimpleQueue[Any] = Outcomes(self._turns)
         self.counts: dict[str, int] = {}
         self.warnings: list[str] = []
         self.failing = Failing(pipeline)
@@ -86,6 +94,7 @@ class Queue:
         self._timed: dict[StepRun, None] = {}
         self._leaders: dict[str, StepRun] = {}
         self._released = 0.0
+        self._told: set[StepRun] = set()
 
     # -- what the engine asks -------------------------------------------------------------------
 
@@ -95,13 +104,14 @@ class Queue:
         while True:
             while self.ready:
                 self._start(self.ready.pop())
-            if until() or not self._running:
+            if until() or not (self._running or self._turns.waiting):
                 return
             self._take(self._next())
 
     def abandon(self, state: str, message: str) -> None:
         """Give up everything that still runs or waits; after this nothing is outstanding."""
         self.stopped = self.stopped or message
+        self._turns.give_up()
         for run in list(self._running):
             self._give_up(run, state, message)
             run.error = run.error or RunCancelled(
@@ -126,15 +136,19 @@ class Queue:
     # -- from nodes to ready calls --------------------------------------------------------------
 
     def _next(self) -> Any:
-        """Wait for the next outcome, or for a run that is past its timeout."""
+        """Wait for the next outcome, a run past its timeout, or those that are not behind others."""
         self._reporter.progress(self.counts, self._running)
         while True:
             self._release()
             late = next((run for run in self._timed if run.overdue(TIMEOUT_GRACE_S)), None)
             if late is not None:
                 return late
+            over = self._turns.due() if self.stopped is None else self._turns.give_up()
+            if over:
+                return over
             try:
-                return self.outcomes.get(timeout=0.1 if self._timed else 1.0)
+                longest = 0.1 if self._timed else 1.0
+                return self.outcomes.get(timeout=min(longest, self._turns.seconds()))
             except Empty:
                 self._reporter.progress(self.counts, self._running)
 
@@ -194,15 +208,53 @@ class Queue:
             run.key = key = self._decider.keyer.key_of_its_own(key, run.name)
         elif self._follow(run, self._leaders.get(key)):
             return
-        decision, record = self._decider.decide(node, manifest, key, run.lost)
-        if isinstance(decision, Reuse):
-            self._reuse(run, decision.record)
-            return
-        run.reasons = decision.reasons
-        if step.cached:
-            self._leaders[key] = run
-        run.manifest = self._decider.kept(node, manifest)
-        self._submit(run, replace=record is not None)
+        self._conclude(run)
+
+    def _conclude(self, run: StepRun, *, waited: bool = False) -> None:
+        """Decide on a run whose key is known: reuse, submit, or wait for who computes the same."""
+        assert run.manifest is not None
+        assert run.key is not None
+        while True:
+            decision, record = self._decider.decide(run.node, run.manifest, run.key, run.lost)
+            if isinstance(decision, Reuse):
+                source = str(decision.record.provenance.get("run") or "")
+                run.reasons = (Reason("waited for", source),) if waited else ()
+                self._reuse(run, decision.record)
+                return
+            run.reasons = decision.reasons
+            refreshed = any(reason.kind == "refresh asked" for reason in run.reasons)
+            if not run.node.step.cached:
+                break
+            self._leaders[run.key] = run
+            if not self._turns.take(run, record, waits=not refreshed):
+                run.state = "behind"
+                return
+            # It may have been made between the look at its record and the lease.
+            if refreshed or self._store.read_record(run.key) == record:
+                break
+            run.lost = None
+        found = damage(run)
+        if found is not None:
+            self.warn(found)
+        run.manifest = self._decider.kept(run.node, run.manifest)
+        self._submit(run, replace=refreshed or record is not None)
+
+    def _go_on(self, runs: Iterable[StepRun]) -> None:
+        """Take up runs that are not behind another run any more."""
+        for run in runs:
+            run.state = "waiting"
+            if self.stopped is not None:
+                self._settle(run, "cancelled")
+                continue
+            if not run.leased:  # a record has come: what was lost with the one before is not now
+                run.lost = None
+            self._conclude(run, waited=True)
+
+    def _tell_behind(self, run: StepRun, holder: str) -> None:
+        told = run.group or run
+        if told not in self._told:
+            self._told.add(told)
+            self._reporter.behind(run, holder)
 
     def _follow(self, run: StepRun, leader: StepRun | None) -> bool:
         """Let one of two nodes of one key do the work; return whether this one need not."""
@@ -246,7 +298,8 @@ class Queue:
         run.started = self._clock()
         self._reporter.reading(run)
         timed = node.step.options.timeout_seconds is not None
-        if not (self._running or self.ready or timed or self._until()):
+        alone = not (self._running or self.ready or self._turns.waiting)
+        if alone and not timed and not self._until():
             outcome = self._runner.inline(run, call)
             if outcome is not None:
                 self._take(outcome)
@@ -267,10 +320,14 @@ class Queue:
         if isinstance(message, StepRun):
             self._time_out(message)
             return
+        if isinstance(message, list):
+            self._go_on(message)
+            return
         run = message.run
         if run.state != "running" or message.attempt != run.submission:
             return  # it was given up, and somebody else has spoken for it
         self._no_longer_running(run)
+        self._turns.release(run)
         run.ended = self._clock()
         if message.done is not None:
             self._took(run, message.done)
@@ -340,6 +397,7 @@ class Queue:
     def _settle(self, run: StepRun, state: str) -> None:
         """Bring a run to its end, tell the reporter, and let its children go on."""
         self._no_longer_running(run)
+        self._turns.release(run)
         run.state = state
         self._count(state, 1)
         self._reporter.settled(run)
@@ -352,7 +410,9 @@ class Queue:
     def _settle_mapped(self, run: StepRun) -> None:
         items = run.items or []
         run.ended = self._clock()
-        run.reasons = next((item.reasons for item in items if item.reasons), ())
+        told = [item for item in items if item.reasons]
+        telling = [item for item in told if item.state != "reused"] or told[:1]
+        run.reasons = distinct(reason for item in telling for reason in item.reasons)
         # Items below a tolerated failure are gaps; below a real one they bring this node down too.
         blockers = (item.blocked_by for item in items if item.state == "skipped")
         blocker = next((b for b in blockers if b and (b.group is None or b.group.failed)), None)
@@ -411,6 +471,20 @@ class Queue:
 
     def _count(self, state: str, change: int) -> None:
         self.counts[state] = self.counts.get(state, 0) + change
+
+
+class Outcomes(SimpleQueue[Any]):
+    """What came of calls. A lease goes back at once, not when the driver comes to take it in:
+    the body of the pipeline may keep it busy for long."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Take in an outcome, or what else the driver is to know."""
+        if isinstance(item, Outcome) and item.attempt == item.run.submission:
+            self._turns.release(item.run)
+        super().put(item, block, timeout)
 
 
 def _blocker(run: StepRun) -> StepRun | None:

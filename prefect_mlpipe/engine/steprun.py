@@ -4,6 +4,7 @@ Plain data and the small questions that the engine asks of it. Knows nothing of 
 
 States: `waiting` → `running` → `ran` | `failed`, or straight from `waiting` to `reused` (its
 record stands for it), `skipped` (something above has failed) or `cancelled` (the run was stopped).
+`behind`: decided that it must run, but another run computes its key just now.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class StepRun:
         failed_items: the items of a mapped node that have failed.
         lost: why its record cannot be used although it stands, if so.
         same_as: name of the node with the same key that ran in its place.
+        leased: whether this run has the lease of its key.
         adopted: whether another run's record was taken, because that was first.
         task_run_id: what Prefect calls it, for edges.
     """
@@ -56,6 +58,7 @@ class StepRun:
         "group",
         "items",
         "key",
+        "leased",
         "lost",
         "manifest",
         "node",
@@ -79,7 +82,7 @@ class StepRun:
         self.node = node
         self.group = group
         self.state = "waiting"
-        self.wanted = self.queued = self.adopted = False
+        self.wanted = self.queued = self.adopted = self.leased = False
         self.waiting = self.repairs = self.submission = self.unfinished_items = 0
         # Lists are made where something comes in: in a run of thousands most would stay empty, and
         # each one costs the garbage collector a visit.

@@ -10,11 +10,16 @@ read-only or a memory map.
 from __future__ import annotations
 
 import datetime
+import decimal
 import enum
+import fractions
 import functools
+import operator
+import pathlib
 import re
 import struct
 import types
+import uuid
 from array import array
 from collections import ChainMap, defaultdict, deque
 from typing import Any
@@ -74,7 +79,7 @@ def _attributes(value: Any, around: list[int]) -> str:
         for name in [slots] if isinstance(slots, str) else slots:
             if name not in ("__weakref__", "__dict__") and hasattr(value, name):
                 found[name] = getattr(value, name)
-    names = sorted(set(found) - cached)
+    names = sorted(set(found) - cached - {"_attrs_cached_hash"})
     return " ".join(f"{name}={_seen(found[name], around)}" for name in names)
 
 
@@ -108,7 +113,7 @@ def _function(value: Any, around: list[int]) -> str:
     code = value.__code__
     cells = [cell.cell_contents for cell in value.__closure__ or ()]
     parts = (value.__qualname__, code.co_code, code.co_consts, value.__defaults__, cells)
-    return _all(parts, around)
+    return _all((*parts, vars(value)), around)
 
 
 def _code(value: Any, around: list[int]) -> str:
@@ -121,6 +126,16 @@ def _time(value: Any, around: list[int]) -> str:
     return f"{ascii(value.replace(tzinfo=None))} fold={value.fold} {_name(type(zone))} {named}"
 
 
+_OPAQUE = (
+    decimal.Decimal,
+    fractions.Fraction,
+    uuid.UUID,
+    pathlib.PurePath,
+    operator.itemgetter,
+    types.GenericAlias,
+    types.UnionType,
+    types.BuiltinFunctionType,
+)
 _LOOKS: dict[type, Any] = {
     **dict.fromkeys((float, complex), _number),
     **dict.fromkeys((int, bool, str, bytes, bytearray, type(None), type(...), range), _plain),
@@ -143,6 +158,8 @@ _LOOKS: dict[type, Any] = {
         (value.func, value.args, value.keywords, vars(value)), around
     ),
     re.Pattern: lambda value, around: _all((value.pattern, value.flags), around),
+    types.MethodType: lambda value, around: _all((value.__func__, value.__self__), around),
+    **dict.fromkeys(_OPAQUE, _plain),
     slice: lambda value, around: _all((value.start, value.stop, value.step), around),
     type: lambda value, around: _name(value),
     array: lambda value, around: f"{value.typecode} {value.tobytes().hex()}",

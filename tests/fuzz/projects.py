@@ -78,6 +78,7 @@ class Maker:
         self.module = ""
         self.statements: list[str] = []
         self.callees: list[Callee] = []
+        self.values: list[Callee] = []
         self.reexported: dict[str, list[str]] = {}  # package → names that it passes on
         self._imported: dict[str, str] = {}  # statement → the expression that it makes possible
         self._inside: list[str] = []
@@ -162,6 +163,17 @@ class Maker:
             self.add(f"def {name}(x):\n    return mix(x, {self.const()})")
             return name
         return self._reached(callee, inside=False)
+
+    def hold(self, prefix: str, text: str) -> str:
+        """Hold a value in a global of the module, which others may read."""
+        name = self.fresh(prefix)
+        self.add(f"{name} = {text}")
+        self.values.append(Callee(self.module, name, 0))
+        return name
+
+    def value(self) -> str:
+        """An expression for a global of any module, for lines of `function`."""
+        return self._reached(self.random.choice(self.values), inside=True)
 
     def _choose(self) -> Callee | None:
         cheap = [each for each in self.callees if self._cost + each.cost <= _COSTLY]

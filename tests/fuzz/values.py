@@ -7,9 +7,13 @@ from tests.fuzz.projects import Maker
 
 def _held(m: Maker, text: str, use: str) -> str:
     """Hold a value in a global; `{}` in the use stands for its name."""
-    name = m.fresh("V")
-    m.add(f"{name} = {text}")
+    name = m.hold("V", text)
     return m.function(f"return mix(x, {use.replace('{}', name)})")
+
+
+def elsewhere(m: Maker) -> str:
+    name = constant(m)
+    return m.function(f"return mix({name}(x), {m.value()}, {m.value()})")
 
 
 def constant(m: Maker) -> str:
@@ -165,6 +169,8 @@ SHAPES = (
     constant,
     constant,
     constant_beneath,
+    elsewhere,
+    elsewhere,
     rows,
     table,
     nested_table,

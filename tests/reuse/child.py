@@ -69,11 +69,10 @@ def _perform(job: dict[str, Any], answer: dict[str, Any]) -> None:
         answer["value"] = show(body(**arguments))
         return
     pipe = pipe.with_options(store=job["store"], **eval(f"dict({job['options']})", names))
-    if job["plan"]:
-        answer["plan"] = {
-            step.name: [step.action, [*map(str, step.reasons)]] for step in pipe.plan(**arguments)
-        }
-        answer["printed"] = str(pipe.plan(**arguments))
+    if job["plan"] or job["verify"]:
+        plan = pipe.plan(**arguments, **({"verify": True} if job["verify"] else {}))
+        answer["plan"] = {step.name: [step.action, [*map(str, step.reasons)]] for step in plan}
+        answer["printed"] = str(plan)
     if job["how"] == "plan":
         return
     try:

@@ -211,6 +211,7 @@ class Lab:
         *,
         how: str = "local",
         plan: bool = False,
+        verify: bool = False,
         options: str = "",
         module: str = "main",
         pipeline: str = "main",
@@ -226,6 +227,7 @@ class Lab:
             arguments: of the pipeline, as in a call, in the words of the project's main module.
             how: `local`, `plan`, or `oracle`: no cache and no engine, steps are plain functions.
             plan: whether to ask for the plan first.
+            verify: whether that is to look at the stored values too.
             options: of `with_options`, as in a call.
             setup: statements for the namespace of the main module, before anything else.
             after: an expression in that namespace, evaluated after the run; plain JSON.
@@ -243,6 +245,7 @@ class Lab:
             "arguments": arguments,
             "how": how,
             "plan": plan,
+            "verify": verify,
             "options": options,
             "module": module,
             "pipeline": pipeline,

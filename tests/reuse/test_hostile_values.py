@@ -69,8 +69,13 @@ SCALARS = [
         "UUID from text and from bytes", "uuid.UUID(int=5)", "uuid.UUID(bytes=bytes(15) + b'\\5')"
     ),
     other("UUID and its text", "uuid.UUID(int=5)", "str(uuid.UUID(int=5))"),
-    other("paths of two systems", "PurePosixPath('a/b')", "PureWindowsPath('a/b')"),
-    same("one path spelled in two ways", "PurePosixPath('a//b/.')", "PurePosixPath('a', 'b')"),
+    other("paths of two systems", "PurePosixPath('a/b')", "PureWindowsPath('a/b')", "input"),
+    same(
+        "one path spelled in two ways",
+        "PurePosixPath('a//b/.')",
+        "PurePosixPath('a', 'b')",
+        "input",
+    ),
     other(
         "a zone and its offset",
         "NOON.replace(tzinfo=ZoneInfo('Europe/Paris'))",
@@ -397,6 +402,10 @@ class Named:
 
 LIMIT = Named("LIMIT", 5)
 
+def changed(constant, value):
+    constant.value = value
+    return constant
+
 def caused(error, cause=None, context=None, *notes):
     error.__cause__ = cause
     error.__context__ = context
@@ -411,6 +420,10 @@ class Refusal(Exception):
 
 def tagged(value, **names):
     value.__dict__.update(names)
+    return value
+
+def looked(value):
+    vars(value)
     return value
 
 def scaled(factor):
@@ -450,6 +463,7 @@ OBJECTS = [
     other("attrs, by a field not compared", "Defined(1)", "Defined(1, 2)"),
     same("attrs with a hash that was asked for", "Hashed('a')", "Hashed('a').used()"),
     other("attrs without slots", "Loose(1)", "Loose('1')"),
+    other("what a constant of one's own is", "LIMIT", "changed(LIMIT, 6)", "input"),
     other("members of an Enum", "Colour.RED", "Colour.BLUE"),
     same("an alias of a member", "Colour.RED", "Colour.ROUGE"),
     other("arguments of an exception", "ValueError('a')", "ValueError('a', 1)"),
@@ -486,6 +500,13 @@ OBJECTS = [
         "tagged(functools.partial(plain), unit='m')",
         "tagged(functools.partial(plain), unit='km')",
     ),
+    same(
+        "a partial whose attributes were asked for",
+        "functools.partial(plain, 1)",
+        "looked(functools.partial(plain, 1))",
+    ),
+    same("an exception whose attributes were asked for", "ValueError(1)", "looked(ValueError(1))"),
+    same("an object without attributes", "Twin()", "looked(Twin())"),
     other("lambdas", "lambda x: x + 1", "lambda x: x + 2"),
     other("bound methods", "Lazy(1).filled", "Lazy(2).filled"),
     other("getters", "operator.itemgetter(0)", "operator.itemgetter(0, 1)"),

@@ -1,0 +1,31 @@
+"""How values are taken apart whose own `__reduce__` forgets what a step can see.
+
+Knows pickle's protocol. The digest and the pickles of the store both take such values apart in this
+way, so what counts comes back. Nothing of ours is named in it: any `pickle.load` puts them together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def of_exception(error: BaseException) -> Any:
+    """Take an exception apart with its cause and context, but without its traceback.
+
+    Not by `copyreg`: libraries register all exceptions for themselves (tblib, with distributed), and
+    neither a digest nor a stored value may depend on what else is imported.
+    """
+    reduced = error.__reduce_ex__(4)
+    chain: dict[str, object] = {}
+    if error.__context__ is not None:
+        chain["__context__"] = error.__context__
+    if error.__cause__ is not None:
+        chain["__cause__"] = error.__cause__  # setting it suppresses the context
+    if error.__suppress_context__ != (error.__cause__ is not None):
+        chain["__suppress_context__"] = error.__suppress_context__
+    if not chain or not isinstance(reduced, tuple):
+        return reduced
+    function, arguments, state, *rest = (*reduced, None)[: max(3, len(reduced))]
+    if state is not None and not isinstance(state, dict):
+        return reduced
+    return function, arguments, {**(state or {}), **chain}, *rest

@@ -1,0 +1,278 @@
+"""Say what changed between two states of a step, with old and new side by side.
+
+Knows manifests, the code that the store kept, and stored values; these are loaded only here, when
+somebody asks. Knows nothing of how a run goes: a plan and a finished run are explained alike.
+
+Worth arguing: an explanation shows what is known and says what is not. It never fails because an
+old value was pruned or a class cannot be loaded any more, and it never shows a text that may not
+be the one that was loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from prefect_mlpipe.core.describing import (
+    MANY,
+    Facts,
+    content_differences,
+    describe,
+    differences,
+    size_text,
+)
+from prefect_mlpipe.core.kept_code import KeptCode
+from prefect_mlpipe.core.manifest import Manifest, Reason, changed_parts, replaced
+from prefect_mlpipe.core.record import Record, StoredValue
+from prefect_mlpipe.core.sources import Looks
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.errors import ValueDamaged, ValueMissing
+
+LOADED_UP_TO = 1 << 28  # bytes: what is larger is compared by type and size only
+MAX_LINES = 200  # of one diff
+MAX_FACTS = 12  # of one value
+MAX_PARTS = 20  # pieces of code, values
+
+Values = Mapping[str, StoredValue]
+
+MEANINGS = {
+    "first run": "Nothing in this store to compare with: the step is new here.",
+    "value missing": "What it had made was needed and is not in the store any more.",
+    "value damaged": "What it had made was needed and its bytes did not match their checksum.",
+    "expired": "Its record is older than `cache_expiration` allows.",
+    "refresh asked": "The run was asked to refresh it, whatever has changed.",
+    "cache off": "It runs every time: `cache=False`, or it is annotated `-> None`.",
+    "input may change": "A step above runs; if it makes the same value again, this one is reused.",
+}
+
+
+class Side(NamedTuple):
+    """A step as it was, or as it is now.
+
+    Attributes:
+        manifest: what its key is made of.
+        code: the parts of its code, `None` where they are not known.
+        values: gives what the node or field of a name handed on: place → stored value.
+    """
+
+    manifest: Manifest
+    code: KeptCode | None
+    values: Callable[[str], Values]
+
+
+def code_of(store: Store, manifest: Manifest) -> KeptCode | None:
+    """Return what the store keeps of a step's code."""
+    document = store.read_code(manifest.code) if manifest.code else None
+    return None if document is None else KeptCode.from_json(document)
+
+
+def side_of(store: Store, record: Record) -> Side:
+    """Return a step as the run that left a record saw it."""
+    manifest, where = Manifest.from_json(record.manifest), record.provenance
+    document = store.read_run(str(where.get("pipeline")), str(where.get("run_id")))
+    return Side(
+        manifest, code_of(store, manifest), lambda source: values_in(document or {}, source)
+    )
+
+
+def values_in(document: Mapping[str, Any], source: str) -> dict[str, StoredValue]:
+    """Return what the steps of a run handed on: place → stored value.
+
+    Args:
+        document: manifest of the run.
+        source: as in `Manifest.sources`: `load`, `split.train`, `load, load#2`.
+    """
+    entries = {entry["name"]: entry for entry in document.get("nodes", ())}
+    found: dict[str, StoredValue] = {}
+    names = source.split(", ")
+    for name in names:
+        node, field = (name, None) if name in entries else _parted(name)
+        entry = entries.get(node)
+        if entry is None:
+            continue
+        items = range(entry["items"] or 0)
+        places = {"": entry, **{f"[{at}]": entries.get(f"{node}[{at}]") for at in items}}
+        for place, one in places.items():
+            fields = one["fields"] if one is not None else None
+            for inner, value in (fields or {}).items():
+                if field in (None, inner):
+                    at = f"{place}.{inner}" if inner and field is None else place
+                    found[f"{name}{at}" if len(names) > 1 else at] = StoredValue.from_json(value)
+    return found
+
+
+def _parted(name: str) -> tuple[str, str | None]:
+    node, _, field = name.rpartition(".")
+    return node, field
+
+
+def explanation(
+    reasons: Sequence[Reason], before: Side | None, now: Side | None, store: Store
+) -> list[str]:
+    """Return reasons, and what is behind them.
+
+    Args:
+        reasons: why the step runs.
+        before: what it is compared with.
+        now: as it is now.
+        store: where code and values are.
+    """
+    lines = []
+    for reason in reasons:
+        lines.append(f"  {reason}")
+        if reason.kind in MEANINGS:
+            lines.append(f"    {MEANINGS[reason.kind]}")
+    if before is None or now is None:
+        return lines
+    parts = before.code and before.code.parts, now.code and now.code.parts
+    changes = now.manifest.diff(before.manifest, parts[1], parts[0])
+    others = [change for change in changes if change not in reasons]
+    if others and {reason.kind for reason in reasons} - {"input may change"}:
+        lines.append("  Changed since then, too:")
+        lines += [f"    {change}" for change in others]
+    blocks = [*_code_blocks(before, now, store), *_input_blocks(before, now, store)]
+    for block in blocks[:MAX_PARTS]:
+        lines += ["", *(f"  {line}".rstrip() for line in block)]
+    if len(blocks) > MAX_PARTS:
+        lines += ["", f"  … and {len(blocks) - MAX_PARTS} more"]
+    return lines
+
+
+# Code
+
+
+def _code_blocks(before: Side, now: Side, store: Store) -> Iterator[list[str]]:
+    if now.manifest.code == before.manifest.code:
+        return
+    if before.code is None or now.code is None:
+        yield ["What the code was is not known any more."]
+        return
+    old, new = before.code, now.code
+    places = dict(replaced(new.parts, old.parts))
+    for label in changed_parts(new.parts, old.parts):
+        was = label if label in old.parts else places.get(label)
+        if was is None:
+            come = new.look(label, store.read_code) if label in new.parts else None
+            word = "newly reached" if label in new.parts else "no longer reached"
+            yield [f"{label}: {word}", *_added(come)]
+        elif label in new.parts:
+            looks = old.look(was, store.read_code), new.look(label, store.read_code)
+            yield _diffed(was, label, *looks)
+
+
+def _added(come: Looks | None) -> list[str]:
+    source = "" if come is None else come.source or ""
+    return [f"  + {line}" for line in _bounded(source.splitlines())]
+
+
+def _diffed(was: str, label: str, old: Looks | None, new: Looks | None) -> list[str]:
+    """Return what changed in one piece of code, below its name."""
+    if old is None or new is None:
+        return [f"{label}: what it was is not known any more"]
+    held = differences(old.values, new.values)
+    if list(old.values) == list(new.values) == [""]:
+        return [f"{label}: {line}" for line in held] or [f"{label}: content differs"]
+    lines = [f"  {line}" for line in _bounded(held, MAX_FACTS)]
+    if old.source is not None and new.source is not None:
+        pair = old.source.splitlines(), new.source.splitlines()
+        diff = difflib.unified_diff(*pair, f"{was}, before", f"{label}, now", lineterm="")
+        lines += [f"  {line}" for line in _bounded(list(diff))]
+    elif _is_code(old) or _is_code(new):
+        sides = [word for word, look in (("old", old), ("new", new)) if look.source is None]
+        lines.append(f"  the {' and the '.join(sides)} source is not available")
+    return [label, *(lines or ["  content differs"])]
+
+
+def _is_code(look: Looks) -> bool:
+    return look.source is not None or not {"", "type"} & look.values.keys()
+
+
+def _bounded(lines: Sequence[str], most: int = MAX_LINES) -> list[str]:
+    more = [f"… and {len(lines) - most:,} more"] if len(lines) > most else []
+    return [*lines[:most], *more]
+
+
+# Inputs and what is declared to be read
+
+
+def _input_blocks(before: Side, now: Side, store: Store) -> Iterator[list[str]]:
+    old, new = before.manifest, now.manifest
+    for name in sorted(new.inputs.keys() & old.inputs.keys()):
+        if new.inputs[name] == old.inputs[name]:
+            continue
+        if name in new.sources and name in old.sources:
+            pair = before.values(old.sources[name]), now.values(new.sources[name])
+            yield from _handed_on(f"input {name} (from {new.sources[name]})", *pair, store)
+        elif not (name in new.shown and name in old.shown):
+            known = (_facts(side, name, store) for side in (before, now))
+            yield _told(f"input {name}", differences(*known))
+    for name in sorted(new.reads.keys() & old.reads.keys()):
+        if new.reads[name] != old.reads[name]:
+            facts = (side.described.get(f"read {name}", {}) for side in (old, new))
+            yield _told(f"reads {name}", differences(*facts))
+
+
+def _facts(side: Side, name: str, store: Store) -> Mapping[str, str]:
+    """Return what is known of an input that is not an output of a step on both sides."""
+    manifest = side.manifest
+    if name in manifest.shown:
+        return {"": manifest.shown[name]}
+    if name not in manifest.sources:
+        return manifest.described.get(f"input {name}", {})
+    values = [*side.values(manifest.sources[name]).values()]
+    if len(values) != 1:
+        return {}
+    found = _load(store, values[0])
+    return _known(values[0]) if found is None else describe(found.value)
+
+
+def _handed_on(head: str, old: Values, new: Values, store: Store) -> Iterator[list[str]]:
+    """Compare what steps above handed on then and now."""
+    if not old or not new:
+        yield [f"{head}: what it was is not known any more"]
+        return
+    differing = [p for p in new if p in old and old[p].digest != new[p].digest]
+    lengths = [f"{len(old)} → {len(new)} values"] if len(old) != len(new) else []
+    if len(new) > 1 and differing:
+        lengths.append(f"{len(differing)} of {len(new)} values differ")
+    if lengths:
+        yield [f"{head}: {', '.join(lengths)}"]
+    for place in differing[:MAX_PARTS]:
+        named = f"{head}{' ' if place else ''}{place}"
+        yield _told(named, _between(old[place], new[place], store), new[place].type)
+
+
+def _between(old: StoredValue, new: StoredValue, store: Store) -> list[str]:
+    before, after = _load(store, old), _load(store, new)
+    if before is None or after is None:
+        return differences(_known(old), _known(new))
+    pair = before.value, after.value
+    lines = differences(*(describe(value, limit=MANY) for value in pair))
+    return lines or content_differences(*pair)
+
+
+class _Loaded(NamedTuple):
+    value: Any
+
+
+def _load(store: Store, value: StoredValue) -> _Loaded | None:
+    """Return a stored value, `None` where it is too large or not to be had any more."""
+    if value.size > LOADED_UP_TO:
+        return None
+    try:
+        return _Loaded(store.get(value))
+    except (ValueMissing, ValueDamaged):  # pruned, or its class is gone: type and size remain
+        return None
+
+
+def _known(value: StoredValue) -> Facts:
+    return {"type": value.type, "size": size_text(value.size)}
+
+
+def _told(head: str, lines: Sequence[str], kind: str = "") -> list[str]:
+    """Return a head and what differs below it; on one line if that is old → new and no more."""
+    found = lines or ["content differs"]
+    if len(found) == 1 and ": " not in found[0].partition(" → ")[0]:
+        return [f"{head}: {found[0]}"]
+    return [f"{head}: {kind}".rstrip(": "), *(f"  {line}" for line in _bounded(found, MAX_FACTS))]

@@ -1,0 +1,256 @@
+"""Run a project: as it is, and through the product; in this process or in a fresh one.
+
+Modules are compiled from memory and imported by the import system, so a project behaves as one of
+files does. What is compared with the oracle is the product as users call it: `pipeline.local()`,
+with a store in a folder. The oracle calls the very function that wires the steps, outside of any
+pipeline: there a step is a plain function.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import gc
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import pickle
+import signal
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import prefect_mlpipe.localruns
+from prefect_mlpipe import pipeline
+from prefect_mlpipe.engine.steprun import StepRun
+from tests.fuzz.projects import Project
+
+PLACE = "/projects/fuzz"  # where modules say that they lie; there is nothing
+_SECONDS = 1.0  # an edit may make a loop endless
+
+
+class TooLong(BaseException):
+    """A project does not come to an end."""
+
+
+class Ran(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+        value: what was returned, as text with its types; `raises …` for an error.
+        steps: node → `ran` or `reused`, with the reasons.
+    """
+
+    value: str
+    steps: dict[str, tuple[str, list[str]]]
+
+    @property
+    def executed(self) -> list[str]:
+        return [name for name, (state, _) in self.steps.items() if state != "reused"]
+
+
+def show(value: Any) -> str:
+    """A value as text, with the types of all that is in it."""
+    kind = type(value).__qualname__
+    match value:
+        case list() | tuple():
+            return f"{kind}[{', '.join(map(show, value))}]"
+        case dict():
+            return f"{kind}{{{', '.join(f'{show(k)}: {show(v)}' for k, v in value.items())}}}"
+        case np.ndarray():
+            return f"{kind} {value.dtype} {value.shape} {value.tolist()!r}"
+        case _:
+            return f"{kind} {value!r}"
+
+
+# Modules from memory
+
+
+class _Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the modules of one project at a time."""
+
+    def __init__(self) -> None:
+        self.sources: Mapping[str, str] = {}
+        self._compiled: dict[tuple[str, str], types.CodeType] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name not in self.sources:
+            return None
+        place = self._file(name)
+        spec = importlib.util.spec_from_loader(
+            name, self, origin=place, is_package=self._is_package(name)
+        )
+        assert spec is not None
+        spec.has_location = True
+        return spec
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        exec(self._code(module.__name__), vars(module))
+
+    def _is_package(self, name: str) -> bool:
+        return any(other.startswith(f"{name}.") for other in self.sources)
+
+    def _file(self, name: str) -> str:
+        inner = name.replace(".", "/") + ("/__init__" if self._is_package(name) else "")
+        return f"{PLACE}/{inner}.py"
+
+    def _code(self, name: str) -> types.CodeType:
+        key = (name, self.sources[name])
+        code = self._compiled.get(key)
+        if code is None:
+            if len(self._compiled) > 200:
+                self._compiled.clear()
+            code = compile(self.sources[name], self._file(name), "exec", dont_inherit=True)
+            self._compiled[key] = code
+        return code
+
+
+_modules = _Modules()
+_names: set[str] = set()
+
+
+def load(project: Project) -> dict[str, types.ModuleType]:
+    """Import a project afresh, in place of the one before; name → module."""
+    if _modules not in sys.meta_path:
+        sys.meta_path.insert(0, _modules)
+    for name in [*_names, *project.modules]:
+        sys.modules.pop(name, None)
+    _names.clear()
+    _names.update(project.modules)
+    _modules.sources = project.sources()
+    with quiet(), in_time():
+        importlib.import_module("main")
+    return {name: sys.modules[name] for name in project.modules if name in sys.modules}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Say nothing of what an edit makes of a project: `"a" is x`, a coroutine never awaited."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# Runs
+
+
+def oracle() -> str:
+    """What the project that is loaded gives when it is simply called."""
+    with quiet(), in_time():
+        return show(sys.modules["main"].main())
+
+
+@pipeline
+def wired() -> Any:
+    return sys.modules["main"].main()
+
+
+class _Watch(prefect_mlpipe.localruns.LogReporter):
+    """Notes what became of each step."""
+
+    steps: dict[str, tuple[str, list[str]]] = {}
+
+    def settled(self, run: StepRun) -> None:
+        _Watch.steps[run.name] = (run.state, [str(reason) for reason in run.reasons])
+
+
+def product(store: str) -> Ran:
+    """What the product gives for the project that is loaded."""
+    _Watch.steps = {}
+    prefect_mlpipe.localruns.LogReporter = _Watch  # type: ignore[misc]
+    with quiet():
+        try:
+            value = show(wired.with_options(store=store).local())
+        except Exception as error:
+            if not isinstance(error, ExceptionGroup) and type(error).__module__ != "builtins":
+                raise  # of the product, not of the project
+            value = f"raises {type(error).__name__}"
+    return Ran(value, _Watch.steps)
+
+
+# Fresh processes
+
+
+class FreshProcesses:
+    """A process that has never seen a project forks one for each run."""
+
+    def __init__(self) -> None:
+        here, self._answers = os.pipe()
+        self._answers, there = here, self._answers
+        orders, self._orders = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _serve(orders, there)
+        os.close(orders)
+        os.close(there)
+        self._reader = os.fdopen(self._answers, "rb")
+        self._writer = os.fdopen(self._orders, "wb")
+
+    def product(self, project: Project, store: str) -> Ran:
+        pickle.dump((project, store), self._writer)
+        self._writer.flush()
+        answer = pickle.load(self._reader)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        self._writer.close()
+        self._reader.close()
+        os.waitpid(self._pid, 0)
+
+
+def _serve(orders: int, answers: int) -> None:
+    """Fork for each order until there are no more; does not return."""
+    status = 1
+    try:
+        gc.freeze()
+        with os.fdopen(orders, "rb") as reader:
+            while True:
+                try:
+                    order = pickle.load(reader)
+                except EOFError:
+                    break
+                process = os.fork()
+                if process == 0:
+                    _answer(order, answers)
+                    os._exit(0)
+                os.waitpid(process, 0)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _answer(order: tuple[Project, str], answers: int) -> None:
+    project, store = order
+    try:
+        load(project)
+        answer: Ran | BaseException = product(store)
+    except BaseException as error:
+        answer = RuntimeError(f"{type(error).__name__}: {error}")
+    data = pickle.dumps(answer)
+    while data:
+        data = data[os.write(answers, data) :]
