@@ -23,7 +23,7 @@ from prefect_mlpipe.core.describing import (
     size_text,
 )
 from prefect_mlpipe.core.kept_code import KeptCode
-from prefect_mlpipe.core.manifest import Manifest, Reason, changed_parts, replaced
+from prefect_mlpipe.core.manifest import CODE, Manifest, Reason, changed_parts, replaced
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.sources import Looks
 from prefect_mlpipe.core.store import Store
@@ -52,28 +52,41 @@ class Side(NamedTuple):
 
     Attributes:
         manifest: what its key is made of.
-        code: the parts of its code, `None` where they are not known.
+        code: gives the parts of some code by its digest, `None` where they are not known.
         values: gives what the node or field of a name handed on: place → stored value.
     """
 
     manifest: Manifest
-    code: KeptCode | None
+    code: Callable[[str], KeptCode | None]
     values: Callable[[str], Values]
 
 
-def code_of(store: Store, manifest: Manifest) -> KeptCode | None:
-    """Return what the store keeps of a step's code."""
-    document = store.read_code(manifest.code) if manifest.code else None
-    return None if document is None else KeptCode.from_json(document)
+def side_of(store: Store, manifest: Mapping[str, Any], run: Mapping[str, Any] | None) -> Side:
+    """Return a step as a run saw it.
 
-
-def side_of(store: Store, record: Record) -> Side:
-    """Return a step as the run that left a record saw it."""
-    manifest, where = Manifest.from_json(record.manifest), record.provenance
-    document = store.read_run(str(where.get("pipeline")), str(where.get("run_id")))
+    Args:
+        store: where its code is kept.
+        manifest: of the step, as JSON.
+        run: manifest of the run, whose steps handed on what this one got; `None` if it is gone.
+    """
     return Side(
-        manifest, code_of(store, manifest), lambda source: values_in(document or {}, source)
+        Manifest.from_json(manifest),
+        lambda code: code_in(store, code),
+        lambda source: values_in(run or {}, source),
     )
+
+
+def side_of_record(store: Store, record: Record) -> Side:
+    """Return a step as the run that left a record saw it."""
+    where = record.provenance
+    run = store.read_run(str(where.get("pipeline")), str(where.get("run_id")))
+    return side_of(store, record.manifest, run)
+
+
+def code_in(store: Store, code: str) -> KeptCode | None:
+    """Return what the store keeps of some code."""
+    document = store.read_code(code) if code else None
+    return None if document is None else KeptCode.from_json(document)
 
 
 def values_in(document: Mapping[str, Any], source: str) -> dict[str, StoredValue]:
@@ -125,13 +138,17 @@ def explanation(
             lines.append(f"    {MEANINGS[reason.kind]}")
     if before is None or now is None:
         return lines
-    parts = before.code and before.code.parts, now.code and now.code.parts
-    changes = now.manifest.diff(before.manifest, parts[1], parts[0])
+    pair = now.code(now.manifest.code), before.code(before.manifest.code)
+    changes = now.manifest.diff(before.manifest, *(code and code.parts for code in pair))
     others = [change for change in changes if change not in reasons]
     if others and {reason.kind for reason in reasons} - {"input may change"}:
         lines.append("  Changed since then, too:")
         lines += [f"    {change}" for change in others]
-    blocks = [*_code_blocks(before, now, store), *_input_blocks(before, now, store)]
+    codes = now.manifest.code, before.manifest.code
+    blocks = [
+        *(_code_blocks(pair[1], pair[0], store) if codes[0] != codes[1] else ()),
+        *_input_blocks(before, now, store),
+    ]
     for block in blocks[:MAX_PARTS]:
         lines += ["", *(f"  {line}".rstrip() for line in block)]
     if len(blocks) > MAX_PARTS:
@@ -142,21 +159,18 @@ def explanation(
 # Code
 
 
-def _code_blocks(before: Side, now: Side, store: Store) -> Iterator[list[str]]:
-    if now.manifest.code == before.manifest.code:
-        return
-    if before.code is None or now.code is None:
+def _code_blocks(old: KeptCode | None, new: KeptCode | None, store: Store) -> Iterator[list[str]]:
+    if old is None or new is None:
         yield ["What the code was is not known any more."]
         return
-    old, new = before.code, now.code
     places = dict(replaced(new.parts, old.parts))
     for label in changed_parts(new.parts, old.parts):
         was = label if label in old.parts else places.get(label)
-        if was is None:
-            come = new.look(label, store.read_code) if label in new.parts else None
-            word = "newly reached" if label in new.parts else "no longer reached"
-            yield [f"{label}: {word}", *_added(come)]
-        elif label in new.parts:
+        if label not in new.parts:
+            yield [f"{label}: no longer reached"]
+        elif was is None:
+            yield [f"{label}: newly reached", *_added(new.look(label, store.read_code))]
+        else:
             looks = old.look(was, store.read_code), new.look(label, store.read_code)
             yield _diffed(was, label, *looks)
 
@@ -202,24 +216,43 @@ def _input_blocks(before: Side, now: Side, store: Store) -> Iterator[list[str]]:
         if new.inputs[name] == old.inputs[name]:
             continue
         if name in new.sources and name in old.sources:
-            pair = before.values(old.sources[name]), now.values(new.sources[name])
-            yield from _handed_on(f"input {name} (from {new.sources[name]})", *pair, store)
+            handed = before.values(old.sources[name]), now.values(new.sources[name])
+            yield from _handed_on(f"input {name} (from {new.sources[name]})", *handed, store)
         elif not (name in new.shown and name in old.shown):
-            known = (_facts(side, name, store) for side in (before, now))
-            yield _told(f"input {name}", differences(*known))
+            facts = _facts(before, name, store), _facts(now, name, store)
+            yield from _described(f"input {name}", before, now, facts, store)
     for name in sorted(new.reads.keys() & old.reads.keys()):
         if new.reads[name] != old.reads[name]:
-            facts = (side.described.get(f"read {name}", {}) for side in (old, new))
-            yield _told(f"reads {name}", differences(*facts))
+            place = f"read {name}"
+            facts = dict(old.described.get(place, {})), dict(new.described.get(place, {}))
+            yield from _described(f"reads {name}", before, now, facts, store)
 
 
-def _facts(side: Side, name: str, store: Store) -> Mapping[str, str]:
+def _described(
+    head: str, before: Side, now: Side, facts: tuple[Facts, Facts], store: Store
+) -> Iterator[list[str]]:
+    """Compare two descriptions, and the code of what has some: a function, an object."""
+    old, new = ({n: f for n, f in each.items() if n != CODE} for each in facts)
+    codes = facts[0].get(CODE, ""), facts[1].get(CODE, "")
+    if not old or not new:
+        yield [f"{head}: what it was is not known any more"]
+        return
+    lines = differences(old, new)
+    coded = codes[0] != codes[1] and all(codes)
+    if lines or not coded:
+        yield _told(head, lines)
+    if coded:
+        for block in _code_blocks(before.code(codes[0]), now.code(codes[1]), store):
+            yield [f"{head}, code {block[0]}", *block[1:]]
+
+
+def _facts(side: Side, name: str, store: Store) -> Facts:
     """Return what is known of an input that is not an output of a step on both sides."""
     manifest = side.manifest
     if name in manifest.shown:
         return {"": manifest.shown[name]}
     if name not in manifest.sources:
-        return manifest.described.get(f"input {name}", {})
+        return dict(manifest.described.get(f"input {name}", {}))
     values = [*side.values(manifest.sources[name]).values()]
     if len(values) != 1:
         return {}

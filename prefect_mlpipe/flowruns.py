@@ -27,7 +27,7 @@ from prefect.states import Cancelled
 from prefect_mlpipe.compute.flow import parent_ids
 from prefect_mlpipe.compute.routes import RoutingRunner
 from prefect_mlpipe.conduct import Conduct, Returned, RunInfo
-from prefect_mlpipe.core.manifest import Reason
+from prefect_mlpipe.core.manifest import Reason, sentences
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.current import keep_logs
 from prefect_mlpipe.engine.engine import Engine
@@ -290,7 +290,7 @@ def summary_rows(nodes: Sequence[Mapping[str, Any]]) -> list[StepRow]:
 
 def _row(entry: Mapping[str, Any]) -> StepRow:
     state, reused = entry["state"], entry["state"] == "reused"
-    why = "; ".join(str(Reason(*reason)) for reason in entry["reasons"])
+    why = "; ".join(sentences([Reason(*reason) for reason in entry["reasons"]], 3))
     if entry["reused_from"]:
         why = f"from run {entry['reused_from']}{', which was waited for' if why else ''}"
     elif state == "failed":

@@ -13,7 +13,7 @@ from typing import Any
 from prefect_mlpipe.compute.targets import compute_of
 from prefect_mlpipe.core.decide import Options, Reuse, Run, changes_since, decide
 from prefect_mlpipe.core.graph import Graph, Node, Output
-from prefect_mlpipe.core.kept_code import kept
+from prefect_mlpipe.core.kept_code import KeptCode, kept
 from prefect_mlpipe.core.manifest import Manifest, Reason, distinct
 from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.engine.deciding import Decider
@@ -21,7 +21,7 @@ from prefect_mlpipe.engine.lint import argument_warnings, code_warnings
 from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.steprun import StepRun
-from prefect_mlpipe.explaining import Side, explanation, side_of, values_in
+from prefect_mlpipe.explaining import Side, explanation, side_of_record, values_in
 from prefect_mlpipe.plans import Plan, StepPlan
 from prefect_mlpipe.runs import Baseline
 
@@ -118,14 +118,17 @@ class Planner:
         before = self._baseline.record(node)
         if before is None or run.manifest is None:
             return None, None
-        earlier = side_of(store, before)
         code = self._keyer.code(node.step, node.name).code
-        now = Side(
-            run.manifest._replace(described=self._keyer.described(node.step, node.arguments)),
-            kept(code, earlier.manifest.code, store.read_code),
-            lambda source: values_in(self._document(), source),
-        )
-        return earlier, now
+        facts, codes = self._keyer.described(node.step, node.arguments)
+        read = {each.digest: each for each in (code, *codes.values())}
+
+        def look_up(digest: str) -> KeptCode | None:
+            known = read.get(digest)
+            return None if known is None else kept(known, before.manifest["code"], store.read_code)
+
+        manifest = run.manifest._replace(described=facts)
+        now = Side(manifest, look_up, lambda source: values_in(self._document(), source))
+        return side_of_record(store, before), now
 
     def _document(self) -> dict[str, Any]:
         """Return what is known of outputs, in the form of the manifest of a run."""

@@ -22,7 +22,7 @@ from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.outputs import gather
 from prefect_mlpipe.errors import OutputError, RunNotFound
-from prefect_mlpipe.explaining import Side, code_of, explanation, side_of, values_in
+from prefect_mlpipe.explaining import Side, explanation, side_of, side_of_record
 from prefect_mlpipe.reporting.summary import seconds_text
 
 Json = Any
@@ -225,10 +225,11 @@ class StepResult:
         if self.state == "skipped":
             return "skipped, because a step above it has no output"
         if self.state != "reused":
-            return f"{self.state} in {took}" if self.state == "ran" else self.state
+            return f"ran in {took}" if self.state == "ran" else self.state
         record = self._store.read_record(self.key) if self.key else None
         made = f", made {_moment(record.created)} in {took}" if record is not None else ""
         source = f" from run {self.reused_from}" if self.reused_from else ""
+        source += ", which was waited for" if self.reasons else ""
         return f"reused{source}{made}; nothing that counts has changed"
 
     def _explain_items(self) -> list[str]:
@@ -251,16 +252,12 @@ class StepResult:
     def _before(self) -> Side | None:
         earlier = self._entry["earlier_key"]
         record = self._store.read_record(earlier) if earlier else None
-        return None if record is None else side_of(self._store, record)
+        return None if record is None else side_of_record(self._store, record)
 
     def _now(self) -> Side | None:
         record = self._store.read_record(self.key) if self.key else None
         found = self._entry["manifest"] if record is None else record.manifest
-        if found is None:
-            return None
-        manifest = Manifest.from_json(found)
-        code = code_of(self._store, manifest)
-        return Side(manifest, code, lambda source: values_in(self._document, source))
+        return None if found is None else side_of(self._store, found, self._document)
 
 
 def _moment(seconds: float) -> str:

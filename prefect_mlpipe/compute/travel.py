@@ -32,7 +32,7 @@ from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.shipping import ship
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current
-from prefect_mlpipe.engine.calls import StepCall, Whole
+from prefect_mlpipe.engine.calls import StepCall, Whole, refuse_changed
 from prefect_mlpipe.errors import CodeMismatch, Unshippable
 from prefect_mlpipe.step_options import StepOptions
 from prefect_mlpipe.steps import Step
@@ -203,10 +203,12 @@ def pack_call(call: StepCall, *, remote: bool, by_value: bool) -> bytes:
 
     Raises:
         Unshippable: an argument can neither be pickled nor stored.
+        InputChanged: a file is not what it was when it was digested.
     """
     arguments = call.arguments
     if remote:
         arguments = {name: _with_stored_files(v, call.store) for name, v in arguments.items()}
+        refuse_changed(call, call.files)  # the worker reads what has just been stored
     step = call.current.step
     with _modules_by_value(_user_modules(call.step) if by_value else set()):
         packed = {name: _argument(step, name, v, call.store) for name, v in arguments.items()}

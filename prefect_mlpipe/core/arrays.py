@@ -17,7 +17,17 @@ import numpy as np
 from blake3 import blake3
 
 from prefect_mlpipe.core.encode import Encoder, Handler, as_branch, as_leaf
-from prefect_mlpipe.core.pieces import Piece, count, octets, packed, record, scalar, text, threads
+from prefect_mlpipe.core.pieces import (
+    Piece,
+    count,
+    octets,
+    packed,
+    record,
+    scalar,
+    text,
+    threads,
+    type_name,
+)
 
 _BLOCK_BYTES: Final = 1 << 24
 
@@ -33,7 +43,7 @@ def find(kind: type) -> Handler | None:
     if issubclass(kind, np.generic):
         return as_branch(_generic)
     if issubclass(kind, np.dtype):
-        return as_leaf(lambda encoder, value: dtype(value))
+        return as_branch(lambda encoder, value: [dtype(value), *_metadata(encoder, value)])
     return _of_another_library(kind)
 
 
@@ -49,17 +59,34 @@ def _of_another_library(kind: type) -> Handler | None:
 
 
 def dtype(value: np.dtype[Any]) -> bytes:
-    """Encode a dtype as it is; its metadata does not count."""
+    """Encode a dtype as it is, but for its metadata."""
     if value.names is not None and value.fields is not None:
         fields = [_field(name, value.fields[name]) for name in value.names]
         flags = scalar((value.itemsize, value.isalignedstruct))
-        return packed("numpy.struct", flags, *fields)
+        kind = text("" if value.type is np.void else type_name(value.type))  # a record has more
+        return packed("numpy.struct", flags, kind, *fields)
     if value.subdtype is not None:
         return packed("numpy.subarray", dtype(value.subdtype[0]), scalar(value.subdtype[1]))
     if value.kind == "T":
         na = getattr(value, "na_object", "")
         return packed("numpy.string", text(f"{type(na).__name__} {na!r}"))
+    if value.isbuiltin == 2:  # made by another library; all of one size have the same `str`
+        return packed("numpy.dtype", text(value.str), text(type_name(value.type)))
     return packed("numpy.dtype", text(value.str))
+
+
+def _metadata(encoder: Encoder, value: np.dtype[Any]) -> list[Piece]:
+    """Encode the metadata of a dtype and of its fields, if there is any."""
+    found = _metadata_in(value)
+    return [] if found is None else record("numpy.metadata", encoder.encode(found))
+
+
+def _metadata_in(value: np.dtype[Any]) -> object:
+    own = dict(value.metadata) if value.metadata else None
+    inner = [_metadata_in(value.fields[name][0]) for name in value.names or () if value.fields]
+    if value.subdtype is not None:
+        inner.append(_metadata_in(value.subdtype[0]))
+    return None if own is None and not any(inner) else [own, inner]
 
 
 def _field(name: str, entry: Any) -> bytes:
@@ -75,9 +102,21 @@ def elements(encoder: Encoder, array: Array) -> list[Piece]:
         return [each for name in array.dtype.names for each in elements(encoder, array[name])]
     if array.dtype.hasobject or array.dtype.kind == "T":
         return [encoder.encode(array.ravel().tolist() if array.ndim else [array.item()])]
+    if array.dtype.char in "gG":
+        array = _without_padding(array)
     if array.flags.c_contiguous or array.nbytes <= _BLOCK_BYTES:
         return [octets(encoder.buffers, _as_octets(np.ascontiguousarray(array)))]
     return [b"\x01" + count(array.nbytes) + _in_blocks(array)]
+
+
+def _without_padding(array: Array) -> Array:
+    """Clear the bytes that extended precision leaves as memory held them."""
+    if np.finfo(np.longdouble).nmant != 63:
+        return array  # all bytes of a number are used here
+    plain = array.copy(order="C")
+    each = plain.reshape(-1).view(np.uint8).reshape(-1, np.dtype(np.longdouble).itemsize)
+    each[:, 10:] = 0
+    return plain
 
 
 def _as_octets(array: Array) -> memoryview:
@@ -103,7 +142,7 @@ def _in_blocks(array: Array) -> bytes:
 
 
 def _array(encoder: Encoder, array: Array) -> Sequence[Piece]:
-    header = (dtype(array.dtype), scalar(array.shape))
+    header = (dtype(array.dtype), scalar(array.shape), *_metadata(encoder, array.dtype))
     return record("numpy.ndarray", *header, *elements(encoder, array))
 
 
@@ -113,13 +152,18 @@ def _array_subclass(encoder: Encoder, array: Array) -> Sequence[Piece]:
     return record("numpy.subclass", kind, encoder.encode(state), *plain)
 
 
+_OF_MASKED: Final = frozenset(vars(np.ma.array([0])))
+
+
 def _masked(encoder: Encoder, array: Any) -> Sequence[Piece]:
     # A pickled array comes back with a mask of its full shape, so a missing one counts as that.
     mask = np.ma.getmaskarray(array)
     parts = (np.ma.getdata(array).view(np.ndarray), mask.view(np.ndarray))
     plain = [piece for part in parts for piece in _array(encoder, part)]
     kind, fill = encoder.encode(type(array)), encoder.encode(array.fill_value)
-    return record("numpy.masked", kind, fill, *plain)
+    own = {name: item for name, item in vars(array).items() if name not in _OF_MASKED}
+    extras = (scalar(bool(array.hardmask)), encoder.encode(own or None))
+    return record("numpy.masked", kind, fill, *extras, *plain)
 
 
 def _generic(encoder: Encoder, value: Any) -> Sequence[Piece]:
@@ -151,7 +195,7 @@ _SPARSE_PARTS: Final = {
 def _sparse(encoder: Encoder, value: Any) -> Sequence[Piece]:
     # Not by its attributes: reading `has_sorted_indices` adds one.
     if value.format == "dok":
-        items: object = {tuple(map(int, key)): item for key, item in value.items()}
+        items: object = {_place(key): item for key, item in value.items()}
         parts = [encoder.encode(items), dtype(value.dtype)]
     elif value.format == "coo" and hasattr(value, "coords"):
         parts = [encoder.encode(value.data), encoder.encode(list(value.coords))]
@@ -159,6 +203,10 @@ def _sparse(encoder: Encoder, value: Any) -> Sequence[Piece]:
         parts = [encoder.encode(getattr(value, name)) for name in _SPARSE_PARTS[value.format]]
     kind = encoder.encode(type(value))
     return record("scipy.sparse", kind, scalar(tuple(map(int, value.shape))), *parts)
+
+
+def _place(key: Any) -> int | tuple[int, ...]:
+    return tuple(map(int, key)) if isinstance(key, tuple) else int(key)
 
 
 def _on_gpu(encoder: Encoder, value: Any) -> Sequence[Piece]:

@@ -64,6 +64,8 @@ def _content(encoder: Encoder, array: pa.Array) -> list[Piece]:
     for accepts, encode in _LAYOUTS:
         if accepts(kind):
             return encode(encoder, array)
+    if kinds.is_union(kind):
+        return [encoder.encode(array.type_codes), encoder.encode(array.to_pylist())]
     return [encoder.encode(array.to_pylist())]
 
 
@@ -187,7 +189,14 @@ _LAYOUTS: Final[tuple[_Layout, ...]] = (
 def type_of(kind: pa.DataType) -> bytes:
     """Encode an Arrow type with the names, nullability and types of its fields."""
     fields = [kind.field(at) for at in range(kind.num_fields)]
-    inner = [packed("field", text(f.name), scalar(f.nullable), type_of(f.type)) for f in fields]
+    inner = [
+        packed("field", text(f.name), scalar(f.nullable), type_of(f.type), *_metadata(f.metadata))
+        for f in fields
+    ]
+    if isinstance(kind, pa.BaseExtensionType):
+        inner.append(type_of(kind.storage_type))
+    if isinstance(kind, pa.ExtensionType):
+        inner.append(scalar(kind.__arrow_ext_serialize__()))
     return packed("arrow.type", text(str(kind)), *inner)
 
 

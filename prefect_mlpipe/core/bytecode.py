@@ -26,16 +26,41 @@ from typing import Any, Final, NamedTuple
 from blake3 import blake3
 
 from prefect_mlpipe.core.encode import Encoder
+from prefect_mlpipe.core.nested_annotations import without_annotations
 from prefect_mlpipe.core.pieces import MARSHAL_VERSION, SCALARS
 
 # What of the flags changes what a call does: *args, **kwargs, generator, coroutine and the like.
 _FLAGS: Final = 0x4 | 0x8 | 0x20 | 0x80 | 0x100 | 0x200 | 0x1 | 0x2
 
 # With these in sight, the names of locals show.
-_NAMES_SHOW: Final = frozenset({"locals", "vars", "dir", "eval", "exec"})
+_NAMES_SHOW: Final = frozenset({"locals", "vars", "dir", "eval", "exec", "f_locals"})
 
 # With these, a function can read any global of its module.
 READS_ALL: Final = frozenset({"globals", "eval", "exec"})
+
+# Behind these, a constant is the name of a module.
+_TAKES_MODULE: Final = frozenset({"import_module", "__import__", "modules"})
+_MODULE: Final = re.compile(r"(\.*)([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
+
+# These find variables of their caller by names in a text: behind an @, or any word.
+_EVALUATES: Final = {
+    **dict.fromkeys(("query", "eval"), re.compile(r"@([^\W\d]\w*)")),
+    **dict.fromkeys(("evaluate", "sql"), re.compile(r"([^\W\d]\w*)")),
+}
+
+# By these, code sees of other code what is not in its bytecode.
+ASKS: Final = {
+    **dict.fromkeys(("__doc__", "getdoc"), "docstring"),
+    **dict.fromkeys(("__name__", "__qualname__", "co_name", "co_qualname"), "name"),
+    **dict.fromkeys(
+        (
+            *("__annotations__", "get_annotations", "get_type_hints", "signature"),
+            *("getfullargspec", "validate_call", "TypeAdapter", "create_model"),
+        ),
+        "annotations",
+    ),
+    **dict.fromkeys(("getsource", "getsourcelines"), "source"),
+}
 
 
 class Import(NamedTuple):
@@ -60,14 +85,18 @@ class Shape(NamedTuple):
     Attributes:
         digest: of all that is fixed in the code, nested code included.
         chains: for each global read, its name and the attributes read directly after it.
-        imports: imports inside the body, nested code included.
+        imports: imports inside the body, by statement or by name, nested code included.
         reads_all: whether any global could be read, as by `globals()`.
+        asks: what it asks of other code beside what that does: values of `ASKS`.
+        spelled: digest of the annotations of nested functions, empty without any.
     """
 
     digest: bytes
     chains: tuple[tuple[str, ...], ...]
     imports: tuple[Import, ...]
     reads_all: bool
+    asks: frozenset[str] = frozenset()
+    spelled: bytes = b""
 
 
 # Tables of what each instruction is
@@ -104,12 +133,15 @@ def _spans() -> list[int]:
 _NOP: Final = dis.opmap["NOP"]
 _EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
 _STORE: Final = dis.opmap["STORE_FAST"]
+_STORE_CELL: Final = dis.opmap["STORE_DEREF"]
+_MAKE_FUNCTION: Final = dis.opmap["MAKE_FUNCTION"]
 _STORE_NAME: Final = dis.opmap["STORE_NAME"]
 _IMPORT: Final = dis.opmap["IMPORT_NAME"]
 _IMPORT_FROM: Final = dis.opmap["IMPORT_FROM"]
 _SHUFFLES: Final = _operations("SWAP", "POP_TOP")
 _GLOBAL: Final = _operations("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _ATTRIBUTE: Final = _operations("LOAD_ATTR", "LOAD_METHOD")
+_LOAD_CELL: Final = _operations("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
 _LOAD: Final = _operations(*(name for name in dis.opmap if name.startswith("LOAD_FAST")))
 _BACKWARD: Final = _operations(*(name for name in dis.opmap if "BACKWARD" in name), "END_ASYNC_FOR")
 
@@ -182,12 +214,14 @@ class _Instructions(NamedTuple):
         arguments: one for each.
         targets: for each jump among them, the number of the instruction that it goes to.
         ordinals: for each unit of two bytes of the code, the number of the next instruction.
+        spelled: digest of annotations of nested functions, which are left out.
     """
 
     operations: bytes
     arguments: Sequence[int]
     targets: list[int]
     ordinals: list[int]
+    spelled: bytes
 
 
 def _decoded(code: CodeType) -> _Instructions:
@@ -198,6 +232,9 @@ def _decoded(code: CodeType) -> _Instructions:
         arguments = _extended(units, arguments)
     if not code.co_flags & inspect.CO_OPTIMIZED:
         units = _without_noise(code, units, arguments)
+    spelled = b""
+    if _MAKE_FUNCTION in units:
+        units, arguments, spelled = without_annotations(code, units, arguments, _SPANS)
     widths = units.translate(_WIDTHS)
     ordinals = [*accumulate(widths, initial=0)]
     targets = [
@@ -208,7 +245,7 @@ def _decoded(code: CodeType) -> _Instructions:
     arguments = [*compress(arguments, widths)]
     if _PAIR is not None:
         operations, arguments = _split(_PAIR, operations, arguments)
-    return _Instructions(operations, arguments, targets, ordinals)
+    return _Instructions(operations, arguments, targets, ordinals, spelled)
 
 
 def _extended(units: bytes, arguments: Sequence[int]) -> list[int]:
@@ -250,7 +287,10 @@ class _Reader:
 
     def __init__(self, code: CodeType) -> None:
         self.code = code
-        self.operations, self.arguments, self.targets, self.ordinals = _decoded(code)
+        decoded = _decoded(code)
+        self.operations, self.arguments, self.targets, self.ordinals, spelled = decoded
+        self.spelled = [spelled] if spelled else []
+        self.asks: set[str] = set()
         self.chains: dict[tuple[str, ...], None] = {}
         self.imports: dict[Import, None] = {}
         self.reads_all = False
@@ -268,10 +308,21 @@ class _Reader:
         instructions = (operations, fixed, tuple(self.targets), self._handlers())
         fields = (self._signature(names), instructions, names, constants)
         digest = blake3(marshal.dumps(fields, MARSHAL_VERSION)).digest()  # type: ignore[arg-type]
+        self._look_around(names, constants)
         self.reads_all = self.reads_all or not READS_ALL.isdisjoint(
-            chain[0] for chain in self.chains if len(chain) == 1
+            chain[-1] for chain in self.chains if len(chain) == 1 or chain[0] == "builtins"
         )
-        return Shape(digest, tuple(self.chains), tuple(self.imports), self.reads_all)
+        chains, imports, asks = tuple(self.chains), tuple(self.imports), frozenset(self.asks)
+        return Shape(digest, chains, imports, self.reads_all, asks, b"".join(self.spelled))
+
+    def _look_around(self, names: list[str], constants: list[object]) -> None:
+        """Note which globals are named in texts, and what is asked of other code."""
+        texts = [value for value in constants if type(value) is str]
+        for name in _EVALUATES.keys() & names:
+            words = [word for value in texts for word in _EVALUATES[name].findall(value)]
+            self.chains.update(((word,), None) for word in words)
+        if "getattr" in names:
+            self.asks.update(ASKS[name] for name in ASKS.keys() & texts)
 
     def _signature(self, names: list[str]) -> tuple[object, ...]:
         code = self.code
@@ -290,6 +341,10 @@ class _Reader:
             operation = operations[at]
             name = known[arguments[at] >> _SHIFTS[operation]]
             names.append(name)
+            if name in _TAKES_MODULE:
+                self._import_by_name(at, name)
+            if name in ASKS and not (operation in _GLOBAL and name.startswith("_")):
+                self.asks.add(ASKS[name])
             if operation in _GLOBAL:
                 chains.append((name,))
                 goes_on = at + 1
@@ -310,6 +365,11 @@ class _Reader:
             self.chains.update(dict.fromkeys(inner.chains))
             self.imports.update(dict.fromkeys(inner.imports))
             self.reads_all = self.reads_all or inner.reads_all
+            self.asks |= inner.asks
+            self.spelled += [inner.spelled] if inner.spelled else []
+            if value.co_name == "__annotate__" and self.code.co_flags & inspect.CO_OPTIMIZED:
+                self.spelled.append(inner.digest)  # since 3.14, for a nested function
+                return ["annotations"]
             return ["code", inner.digest]
         return ["value", Encoder().whole(value)]
 
@@ -335,6 +395,19 @@ class _Reader:
                 break
         self.imports[Import(name, int(level or 0), top, tuple(chains) or ((),))] = None
 
+    def _import_by_name(self, at: int, name: str) -> None:
+        """Note the module that stands as a constant behind `import_module` or `sys.modules`."""
+        at += 1
+        while self.operations[at] in _ATTRIBUTE:  # sys.modules.get
+            at += 1
+        operation, operand = self.operations[at], self._operand(at)
+        if operation in _GLOBAL and self._name(at) == "__name__":
+            self.reads_all = True
+        found = _MODULE.fullmatch(operand) if isinstance(operand, str) else None
+        if found is not None:
+            dots, module = found.groups()
+            self.imports[Import(module, len(dots), name == "__import__", ((),))] = None
+
     def _operand(self, at: int) -> Any:
         argument = self.arguments[at]
         return self.code.co_consts[argument] if _IS_CONST[self.operations[at]] else argument
@@ -342,6 +415,8 @@ class _Reader:
     def _uses(self, at: int) -> list[tuple[str, ...]]:
         """Return the attribute chains read of the local that is stored here; `()` for all of it."""
         variable = self.arguments[at]
+        if self.operations[at] == _STORE_CELL:
+            return self._uses_of_cell(self._variable(variable))
         touched = [
             (where, operation)
             for where, operation in enumerate(self.operations)
@@ -350,6 +425,25 @@ class _Reader:
         if self.operations[at] != _STORE or [each for _, each in touched].count(_STORE) > 1:
             return [()]
         return [self._attributes_after(where) for where, each in touched if each != _STORE]
+
+    def _variable(self, number: int) -> str:
+        code = self.code
+        cells = [name for name in code.co_cellvars if name not in code.co_varnames]
+        return str([*code.co_varnames, *cells, *code.co_freevars][number])
+
+    def _uses_of_cell(self, name: str) -> list[tuple[str, ...]]:
+        """Return the same for a variable that nested code sees too."""
+        found: list[tuple[str, ...]] = []
+        stores = 0 if name in self.code.co_freevars else -1
+        for at, operation in enumerate(self.operations):
+            if operation == _STORE_CELL or operation in _LOAD_CELL:
+                if self._variable(self.arguments[at]) == name:
+                    stores += operation == _STORE_CELL
+                    found += [self._attributes_after(at)] if operation != _STORE_CELL else []
+        for constant in self.code.co_consts:
+            if isinstance(constant, CodeType) and name in constant.co_freevars:
+                found += _Reader(constant)._uses_of_cell(name)
+        return [()] if stores > 0 else found
 
     def _attributes_after(self, at: int) -> tuple[str, ...]:
         found: tuple[str, ...] = ()

@@ -172,7 +172,8 @@ def _is_found(cls: type, module: str) -> bool:
 def label_of_class(cls: type) -> str:
     """Return the module-qualified name of a class."""
     module = str(cls.__module__)
-    names = vars(sys.modules[module]) if module in sys.modules else {"__name__": module}
+    found = sys.modules.get(module)  # an object may have taken the place of a module
+    names = vars(found) if isinstance(found, types.ModuleType) else {"__name__": module}
     return f"{label_of_module(names)}.{cls.__qualname__}"
 
 
@@ -257,7 +258,7 @@ def _declared(cls: Any) -> list[tuple[str, object]]:
     if "__pydantic_decorators__" in own:
         found += _pydantic(cls)
     if _is_declarative(cls):
-        found.append(("annotations", [_Annotation(*pair) for pair in _annotations(cls).items()]))
+        found.append(("annotations", annotations_of(cls)))
     return found
 
 
@@ -269,12 +270,18 @@ def _is_declarative(cls: type) -> bool:
     return not protocol and (not plain or _is_named_tuple(cls) or not marks.isdisjoint(vars(cls)))
 
 
-def _annotations(cls: type) -> Mapping[str, object]:
+def annotations_of(holder: Any) -> list[object]:
+    """Return the annotations of a class or a function, to be encoded by what they mean."""
+    return [_Annotation(*pair) for pair in _annotations(holder).items()]
+
+
+def _annotations(holder: Any) -> Mapping[str, object]:
     if sys.version_info >= (3, 14):
         import annotationlib
 
-        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
-    spelled = vars(cls).get("__annotations__")
+        return annotationlib.get_annotations(holder, format=annotationlib.Format.FORWARDREF)
+    own = vars(holder) if isinstance(holder, type) else {"__annotations__": holder.__annotations__}
+    spelled = own.get("__annotations__")
     return spelled if isinstance(spelled, Mapping) else {}  # a type of C has a descriptor there
 
 

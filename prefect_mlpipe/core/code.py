@@ -15,6 +15,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from operator import is_
 from types import FunctionType
 from typing import Any, Final
@@ -28,6 +29,7 @@ from prefect_mlpipe.core.encode import Encoder, defines
 from prefect_mlpipe.core.environment import versions
 from prefect_mlpipe.core.parts import (
     MISSING,
+    Asks,
     Attributes,
     Binding,
     Content,
@@ -37,6 +39,7 @@ from prefect_mlpipe.core.parts import (
 )
 from prefect_mlpipe.core.pieces import Undigestible, packed
 from prefect_mlpipe.core.reach import attribute_values
+from prefect_mlpipe.core.showing import with_what_shows
 
 _REMEMBERED: Final = 1024
 _REGISTERS: Final = (classes, objects)  # imported for the handlers that they register
@@ -161,10 +164,11 @@ class _Snapshot:
 
     def __init__(self, function: object, piece: bytes, reach: list[Any]) -> None:
         self.function = function
-        self.bindings: dict[tuple[int, str], Binding] = {}
+        self.bindings: dict[int, tuple[dict[str, Any], dict[str, object]]] = {}
         self.attributes: dict[int, Attributes] = {}
         self.contents: dict[int, Content] = {}
         parts: dict[str, dict[bytes, object]] = {}
+        asks: set[str] = set()
         distributions: set[str] = set()
         for entry in _flat(reach):
             kind = type(entry)
@@ -172,10 +176,13 @@ class _Snapshot:
                 distributions.add(entry)
             elif kind is Part:
                 parts.setdefault(entry.label, {})[entry.own] = entry.value
+            elif kind is Asks:
+                asks |= entry.kinds
             else:
                 self._watch(entry)
+        parts, shows = with_what_shows(parts, asks, function)
         self.code = Code(
-            blake3(piece).hexdigest(),
+            blake3(piece + shows).hexdigest(),
             {label: _together(parts[label]) for label in sorted(parts)},
             versions(distributions),
             {label: tuple(owns.values()) for label, owns in sorted(parts.items())},
@@ -183,7 +190,8 @@ class _Snapshot:
 
     def _watch(self, entry: Any) -> None:
         if type(entry) is Binding:
-            self.bindings[id(entry.names), entry.name] = entry
+            _, values = self.bindings.setdefault(id(entry.names), (entry.names, {}))
+            values[entry.name] = entry.value
         elif type(entry) is Content:
             self.contents[id(entry.value)] = entry
         else:
@@ -191,12 +199,13 @@ class _Snapshot:
 
     def holds(self) -> bool:
         """Return whether a reader would find the same now."""
-        for names, name, value in self.bindings.values():
-            if names.get(name, MISSING) is not value:
+        for names, values in self.bindings.values():
+            now = map(names.get, values, repeat(MISSING))
+            if not all(map(is_, now, values.values())):
                 return False
-        for holder, values in self.attributes.values():
-            now = _values_of(holder)
-            if len(now) != len(values) or not all(map(is_, now, values)):
+        for holder, known in self.attributes.values():
+            found = _values_of(holder)
+            if len(found) != len(known) or not all(map(is_, found, known)):
                 return False
         return all(_unchanged(content) for content in self.contents.values())
 

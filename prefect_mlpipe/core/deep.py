@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Final, TypeVar
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def deeply(work: Callable[[], T]) -> T:
         limit, size = sys.getrecursionlimit(), threading.stack_size(_STACK_BYTES)
         sys.setrecursionlimit(max(limit, _FRAMES))
         try:
-            thread = threading.Thread(target=run)
+            thread = threading.Thread(target=copy_context().run, args=(run,))
             thread.start()
             threading.stack_size(size)
             thread.join()

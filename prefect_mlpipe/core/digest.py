@@ -50,10 +50,17 @@ def digest(value: object, *, buffers: Buffers | None = None) -> str:
 
 
 def digest_and_owners(
-    value: object, *, buffers: Buffers | None = None
+    value: object, *, buffers: Buffers | None = None, storing: bool = False
 ) -> tuple[str, frozenset[str]]:
-    """Return the digest of a value and the distributions that own its types, in one walk."""
+    """Return the digest of a value and the distributions that own its types, in one walk.
+
+    Args:
+        value: anything that has content.
+        buffers: to share the hashes of large buffers with whoever stores their bytes.
+        storing: whether the value is to be written: then a secret in it is refused.
+    """
     encoder = Encoder(buffers)
+    encoder.storing = storing
     piece = encoder.whole(value)
     return blake3(piece).hexdigest(), frozenset(_names(encoder.reach))
 

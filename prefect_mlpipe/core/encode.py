@@ -81,11 +81,13 @@ class Encoder:
         open: the containers being encoded, outermost first.
         spaces: what stands for the names of each module.
         reads: what has been read of which module: the piece, and what it reached.
+        grafts: what the user has added to libraries' classes, once somebody has asked.
     """
 
     handlers: ClassVar[dict[type, Handler]] = {}
     find: ClassVar[Callable[[type, object], Handler]]
     finders: ClassVar[list[Callable[[type], Handler | None]]] = []
+    storing = False  # whether the value is to be written, which a secret must not be
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class Encoder:
         self.open: list[Node]
         self.spaces: dict[int, Any]
         self.reads: dict[int, dict[tuple[str, ...], tuple[Piece, list[Any]]]]
+        self.grafts: dict[str, list[tuple[type, object]]] | None
         self._stack: list[Node]
         self._values: dict[int, Node | Closed]
         self._globals: dict[int, Node | Closed]
@@ -149,6 +152,7 @@ class Encoder:
         self.reach, self.trail, self.code_depth = [], [], 0
         self.open, self._stack = [], []
         self.spaces, self.reads, self._values, self._globals = {}, {}, {}, {}
+        self.grafts = None
 
     def branch(self, value: object, encode: Branch) -> Piece:
         """Encode a value that may contain others, itself among them."""

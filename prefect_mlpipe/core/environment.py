@@ -57,7 +57,6 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
     return {name: _version(name) for name in sorted(set(distributions))}
 
 
-@functools.cache
 def _version(distribution: str) -> str:
     found = _distribution(distribution)
     return found.version if found is not None else ""
@@ -141,7 +140,7 @@ def _distributions_of(top: str, file: str) -> tuple[str, ...]:
     """Return the distributions that own a file below site-packages, without scanning them all."""
     named = _distribution(top)
     if named is not None and _holds(named, top):
-        candidates: tuple[str, ...] = (named.metadata["Name"],)
+        candidates: tuple[str, ...] = (named.name,)
         if not _is_namespace(top):
             return candidates
     candidates = tuple(sorted(set(_all_packages().get(top, ()))))
@@ -157,21 +156,33 @@ def _is_namespace(top: str) -> bool:
     return module is not None and getattr(module, "__file__", None) is None
 
 
-def _distribution(name: str) -> importlib.metadata.Distribution | None:
-    # An uninstall may leave a `.dist-info` behind that holds nothing.
-    found = importlib.metadata.distributions(name=name)
-    return next((each for each in found if "Name" in each.metadata), None)
+class _Distribution(NamedTuple):
+    """An installed distribution; its metadata are read once, which takes a millisecond."""
+
+    name: str
+    version: str
+    files: importlib.metadata.Distribution
 
 
-def _holds(distribution: importlib.metadata.Distribution, top: str) -> bool:
-    recorded = _recorded(distribution.metadata["Name"])
+@functools.cache
+def _distribution(name: str) -> _Distribution | None:
+    for found in importlib.metadata.distributions(name=name):
+        facts = found.metadata
+        if "Name" in facts:  # an uninstall may leave a `.dist-info` behind that holds nothing
+            version = facts["Version"] if "Version" in facts else ""
+            return _Distribution(facts["Name"], version, found)
+    return None
+
+
+def _holds(distribution: _Distribution, top: str) -> bool:
+    recorded = _recorded(distribution.name)
     return f"\n{top}/" in recorded or f"\n{top}.py" in recorded
 
 
 @functools.cache
 def _recorded(distribution: str) -> str:
     found = _distribution(distribution)
-    return "\n" + ((found.read_text("RECORD") if found else None) or "")
+    return "\n" + ((found.files.read_text("RECORD") if found else None) or "")
 
 
 @functools.cache
@@ -183,7 +194,7 @@ def _all_packages() -> dict[str, list[str]]:
 @functools.cache
 def _is_editable(distribution: str) -> bool:
     found = _distribution(distribution)
-    source = found.read_text("direct_url.json") if found else None
+    source = found.files.read_text("direct_url.json") if found else None
     return bool(source and json.loads(source).get("dir_info", {}).get("editable"))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 from blake3 import blake3
@@ -124,6 +125,7 @@ class File(_Place, os.PathLike[str]):
         return remote_files.fetched_file(self.path) if self.is_url else self.path
 
     def __mlpipe_digest__(self) -> tuple[object, ...]:
+        _note(self)
         return "file", self.name, self.content()
 
     def content(self) -> str:
@@ -149,6 +151,7 @@ class Folder(_Place, os.PathLike[str]):
         return remote_files.fetched_folder(self.path) if self.is_url else self.path
 
     def __mlpipe_digest__(self) -> tuple[object, ...]:
+        _note(self)
         return "folder", tuple(self.contents())
 
     def contents(self) -> Iterator[tuple[str, str]]:
@@ -161,6 +164,32 @@ class Folder(_Place, os.PathLike[str]):
         for item in walk(root, lambda: missing(self)):
             at = os.path.join(root, item.name)
             yield item.name, "" if item.is_empty_folder else hash_of(at, lambda: missing(self))
+
+
+class noting_files:
+    """Notes every file and folder that is digested in this block, with its state before that.
+
+    However deep it lies in whatever object: `with noting_files() as states: ...` gives file →
+    `fingerprint_state`. What a step read is what was digested only if the state is still the same
+    after the step.
+    """
+
+    def __enter__(self) -> dict[File | Folder, object]:
+        states: dict[File | Folder, object] = {}
+        self._token = _noted.set(states)
+        return states
+
+    def __exit__(self, *_: object) -> None:
+        _noted.reset(self._token)
+
+
+_noted: ContextVar[dict[File | Folder, object] | None] = ContextVar("noted files", default=None)
+
+
+def _note(place: File | Folder) -> None:
+    states = _noted.get()
+    if states is not None and place not in states:
+        states[place] = fingerprint_state(place)
 
 
 class Item(NamedTuple):

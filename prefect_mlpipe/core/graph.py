@@ -14,6 +14,7 @@ from typing import Any, NoReturn, Protocol
 import orjson
 
 from prefect_mlpipe.core.annotations import Fields, clash
+from prefect_mlpipe.core.nested import items_in, refilled
 from prefect_mlpipe.errors import NameClash, TypeClash, UnresolvedOutput
 
 
@@ -207,33 +208,26 @@ for _operation in _OPERATIONS:
     setattr(Output, f"__{_operation}__", _guard(_operation))
 
 
-def outputs_in(value: Any, found: list[Output] | None = None) -> list[Output]:
+def outputs_in(value: Any) -> list[Output]:
     """Return the outputs inside a value: alone, or in lists, tuples and dicts."""
-    found = [] if found is None else found
-    kind = type(value)
-    if kind is Output:
-        found.append(value)
-    elif kind is dict:
-        for item in value.values():
-            outputs_in(item, found)
-    elif kind is list or isinstance(value, tuple):
-        for item in value:
-            outputs_in(item, found)
-    return found
+    return [item for item in items_in(value) if type(item) is Output]
 
 
 def replace_outputs(value: Any, replacement: Callable[[Output], Any]) -> Any:
-    """Return a value with every output inside it replaced."""
+    """Return a value with every output inside it replaced; without one, the value itself."""
+    return _replaced(value, replacement) if outputs_in(value) else value
+
+
+def _replaced(value: Any, replacement: Callable[[Output], Any]) -> Any:
     kind = type(value)
     if kind is Output:
         return replacement(value)
     if kind is dict:
-        return {name: replace_outputs(item, replacement) for name, item in value.items()}
+        return {name: _replaced(item, replacement) for name, item in value.items()}
     if kind is list:
-        return [replace_outputs(item, replacement) for item in value]
+        return [_replaced(item, replacement) for item in value]
     if isinstance(value, tuple):
-        items = [replace_outputs(item, replacement) for item in value]
-        return kind(*items) if hasattr(value, "_fields") else tuple(items)
+        return refilled(value, [_replaced(item, replacement) for item in value])
     return value
 
 

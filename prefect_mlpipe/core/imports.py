@@ -60,8 +60,10 @@ def _load(encoder: Encoder, name: str) -> types.ModuleType | bytes:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+        missing = error.name or ""
+        if missing and (name == missing or name.startswith(f"{missing}.")):
             return packed("absent", text(name))
-        raise encoder.refuse(sys, f"importing {name!r} fails: {error}") from error
+        # The body gets the same error, and may be ready for it: `try: import fast`.
+        return packed("incomplete", text(name), text(missing))
     except Exception as error:  # whatever the user's module raises
         raise encoder.refuse(sys, f"importing {name!r} fails: {error!r}") from error

@@ -21,7 +21,8 @@ from blake3 import blake3
 from prefect_mlpipe.core.describing import shorten
 
 KEY_VERSION = "prefect-mlpipe key 1"
-_LONGEST_SENTENCE: Final = 200
+CODE: Final = "code"  # among the facts of what has code: the digest of it
+_LONGEST_SENTENCE: Final = 110
 
 
 class Reason(NamedTuple):

@@ -165,6 +165,8 @@ def _refusal(kind: type, why: str) -> Handler:
 
 
 def _secret(encoder: Encoder, value: object) -> bytes:
+    if encoder.storing and not encoder.code_depth:
+        raise encoder.refuse(value, "a secret is not written into the store")
     return packed("secret")
 
 

@@ -222,7 +222,10 @@ def _fits_dtype(dtype: object) -> bool:
     if isinstance(dtype, pd.StringDtype):
         return dtype.storage == "pyarrow"
     if isinstance(dtype, pd.DatetimeTZDtype):
-        again = pd.DatetimeTZDtype.construct_from_string(str(dtype))
+        try:
+            again = pd.DatetimeTZDtype.construct_from_string(str(dtype))
+        except TypeError:  # a zone that no name leads to
+            return False
         return again == dtype and type(again.tz) is type(dtype.tz)
     return isinstance(dtype, pd.api.extensions.ExtensionDtype) and str(dtype) in _MASKED
 

@@ -52,6 +52,12 @@ class Content(NamedTuple):
     piece: bytes | None
 
 
+class Asks(NamedTuple):
+    """What code asks of other code beside what that does: values of `bytecode.ASKS`."""
+
+    kinds: frozenset[str]
+
+
 class Attributes(NamedTuple):
     """What the attributes of a function or a class, or the names of a module, were."""
 
@@ -124,6 +130,11 @@ def _without_code(encoder: Encoder, value: object, code_as: Any) -> bytes:
     inner = Encoder(encoder.buffers, ignore=encoder.ignore, code_as=code_as)
     inner.code_depth = 1
     return inner.whole(value)
+
+
+def alone(value: object) -> bytes:
+    """Return the piece of a value, code in it by name."""
+    return _without_code(Encoder(), value, present)
 
 
 def content_of(value: object) -> bytes:

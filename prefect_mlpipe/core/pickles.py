@@ -201,7 +201,7 @@ def _reduced(obj: Any) -> Any:
         name = importable_main()
         if name and _find(sys.modules["__main__"], obj.__qualname__) is obj:
             return importable, (name, obj.__qualname__)
-    return NotImplemented
+    return reductions.of_other(obj)
 
 
 class _Unpickler(pickle.Unpickler):

@@ -27,9 +27,11 @@ from blake3 import blake3
 from prefect_mlpipe.core.bytecode import READS_ALL, Import, shape_of
 from prefect_mlpipe.core.encode import Encoder, as_leaf, defines
 from prefect_mlpipe.core.environment import Owner, owner_of
+from prefect_mlpipe.core.grafts import grafted, in_place_of
 from prefect_mlpipe.core.imports import absolute_name, find_module
 from prefect_mlpipe.core.parts import (
     MISSING,
+    Asks,
     Attributes,
     Binding,
     Content,
@@ -46,6 +48,7 @@ from prefect_mlpipe.core.pieces import (
     count,
     packed,
     record,
+    scalar,
     text,
     threads,
     unordered,
@@ -89,8 +92,12 @@ def encode_function(encoder: Encoder, function: types.FunctionType) -> Piece:
     owner = owner_of_function(function)
     if owner.kind != "user":
         return _foreign_function(encoder, function, owner)
-    label = f"{label_of_module(function.__globals__)}.{function.__code__.co_qualname}"
+    label = _label(function)
     return encoder.in_code(function, label, lambda _, value: _function_parts(encoder, value, label))
+
+
+def _label(function: types.FunctionType) -> str:
+    return f"{label_of_module(function.__globals__)}.{function.__code__.co_qualname}"
 
 
 def _function_parts(encoder: Encoder, function: types.FunctionType, label: str) -> Sequence[Piece]:
@@ -102,8 +109,11 @@ def _function_parts(encoder: Encoder, function: types.FunctionType, label: str) 
     if not _is_generated(function.__code__):
         encoder.reach.append(Part(label, own, function))
     encoder.reach.append(_attributes_of(function))
+    if shape.asks:
+        encoder.reach.append(Asks(shape.asks))
     names = function.__globals__
     reads = read_globals(encoder, names, shape.chains)
+    reads += map(encoder.encode, grafted(encoder, function.__code__))
     imports = [piece for each in shape.imports for piece in _imported(encoder, names, each)]
     if shape.reads_all and not names.keys() & READS_ALL:
         reads.append(encode_namespace(encoder, names))
@@ -199,7 +209,9 @@ def _foreign_function(encoder: Encoder, function: types.FunctionType, owner: Own
     def parts(encoder: Encoder, _: object) -> Sequence[Piece]:
         pairs = [own_and_whole(encoder, each) for each in held]
         own = blake3(b"".join(own for own, _ in pairs)).digest()
-        encoder.reach += (Part(label, own, function), _attributes_of(function))
+        if not module.startswith("attr."):  # what it makes of a class is named by the class
+            encoder.reach.append(Part(label, own, function))
+        encoder.reach.append(_attributes_of(function))
         return record("wrapper", piece, *(whole for _, whole in pairs))
 
     return encoder.in_code(function, label, parts)
@@ -209,6 +221,10 @@ def _singledispatch(encoder: Encoder, function: Any) -> Sequence[Piece]:
     # Its closure holds a cache that fills as it is called.
     registry = dict(function.registry)
     encoder.reach.append(Content(function.registry, content_of(registry)))
+    general = registry[object]
+    if isinstance(general, types.FunctionType):
+        kinds = sorted(text(kind.__qualname__) for kind in registry)
+        encoder.reach.append(Part(_label(general), blake3(b"".join(kinds)).digest(), general))
     pairs = (encoder.encode(pair) for pair in registry.items())
     return record("singledispatch", *unordered(pairs))
 
@@ -237,7 +253,7 @@ def _read_global(
     encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]
 ) -> tuple[Piece, list[Any]]:
     """Return what a global stands for, and what it reaches."""
-    if chain[0] in MODULE_NOISE:
+    if chain[0] in MODULE_NOISE and chain[0] != "__doc__":
         return _NOISE, []
     outer, encoder.reach = encoder.reach, []
     piece = (_read if chain[0] in names else _read_builtin)(encoder, names, chain)
@@ -247,15 +263,15 @@ def _read_global(
 
 def _read_builtin(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Piece:
     name = chain[0]
-    encoder.reach.append(Binding(names, name, MISSING))
     value = vars(builtins).get(name, MISSING)
+    encoder.reach += (Binding(names, name, MISSING), Binding(vars(builtins), name, value))
     if value is MISSING:
         return _UNBOUND
     if getattr(value, "__module__", None) == "builtins" and not isinstance(
         value, types.FunctionType
     ):
         return _BUILTIN
-    return encoder.encode(value)
+    return read_value(encoder, f"builtins.{name}", value)
 
 
 def _read(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Piece:
@@ -273,14 +289,14 @@ def _read(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Pi
 
 
 def _read_late(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) -> Piece:
-    """Encode what a module does not hold yet: a submodule, or what its `__getattr__` gives."""
+    """Encode what a module does not hold yet: a submodule, or what it gives when asked."""
     module = sys.modules.get(str(names.get("__name__")))
     if module is None or vars(module) is not names:
         return _UNBOUND
-    if "__getattr__" in names:
+    if "__getattr__" in names or type(module) is not types.ModuleType:
         try:
             value = getattr(module, chain[0])
-        except Exception:  # whatever the user's `__getattr__` raises, the step would get it too
+        except Exception:  # whatever the user's `__getattr__` or property raises, the step would get it too
             return encode_namespace(encoder, names)
         if not isinstance(value, types.ModuleType):
             encoder.reach.append(Content(value, None))  # asked anew by each reader
@@ -299,9 +315,14 @@ def _read_module(encoder: Encoder, module: types.ModuleType, chain: tuple[str, .
     if owner.kind == "user":
         if not chain or (getattr(module, "__file__", None) or "").endswith(_EXTENSIONS):
             return encode_module(encoder, module)
-        if chain[0] in MODULE_NOISE:
+        if chain[0] in MODULE_NOISE and chain[0] != "__doc__":
             return _NOISE
+        if chain[0] not in vars(module) and hasattr(types.ModuleType, chain[0]):
+            return encode_module(encoder, module)  # as by module.__dict__
         return _read(encoder, vars(module), chain)
+    users = in_place_of(encoder, module, chain)
+    if users is not MISSING:
+        return encoder.encode(users)
     inner = vars(module).get(chain[0]) if chain else None
     if isinstance(inner, types.ModuleType) and getattr(module, "__file__", None) is None:
         return _read_module(encoder, inner, chain[1:])  # a namespace shared by distributions
@@ -453,6 +474,17 @@ def _slot(encoder: Encoder, value: Any) -> Piece:
     )
 
 
+def _cached(encoder: Encoder, value: Any) -> Piece:
+    """Encode a function below `lru_cache`, which gives one object time and again."""
+    inner = value.__wrapped__
+    if encoder.code_as is not None or not isinstance(inner, types.FunctionType):
+        return encoder.encode(inner)
+    settings = value.cache_parameters()
+    how = packed("lru_cache", scalar((settings["typed"], settings["maxsize"] == 0)))
+    encoder.reach.append(Part(_label(inner), blake3(how).digest(), inner))
+    return encoder.branch(value, lambda _, each: record("cached", how, encoder.encode(inner)))
+
+
 def _through(name: str) -> Any:
     """Count as what stands under an attribute."""
     return lambda encoder, value: encoder.encode(getattr(value, name))
@@ -469,7 +501,7 @@ def _find(kind: type) -> Any:
     if kind.__name__ in ("cython_function_or_method", "fused_cython_function"):
         return _cython_function
     if kind is functools._lru_cache_wrapper:
-        return _through("__wrapped__")
+        return _cached
     if kind.__name__ == "cython_function_or_method":  # every Cython has a type of its own
         return _compiled_function
     return None

@@ -1,19 +1,22 @@
 """How values are taken apart whose own `__reduce__` forgets what a step can see.
 
 Knows pickle's protocol. The digest and the pickles of the store both take such values apart in this
-way, so what counts comes back. Nothing of ours is named in it: any `pickle.load` puts them together.
+way, so what counts comes back. Nothing of ours is named in it: any `pickle.load` can read it.
 """
 
 from __future__ import annotations
 
+import operator
+import sys
+import types
 from typing import Any
 
 
 def of_exception(error: BaseException) -> Any:
     """Take an exception apart with its cause and context, but without its traceback.
 
-    Not by `copyreg`: libraries register all exceptions for themselves (tblib, with distributed), and
-    neither a digest nor a stored value may depend on what else is imported.
+    Not by `copyreg`: libraries register all exceptions for themselves (tblib, with distributed),
+    and neither a digest nor a stored value may depend on what else is imported.
     """
     reduced = error.__reduce_ex__(4)
     chain: dict[str, object] = {}
@@ -29,3 +32,14 @@ def of_exception(error: BaseException) -> Any:
     if state is not None and not isinstance(state, dict):
         return reduced
     return function, arguments, {**(state or {}), **chain}, *rest
+
+
+def of_other(value: Any) -> Any:
+    """Take another value apart; `NotImplemented` where its own way will do."""
+    kind = type(value)
+    if kind is types.MappingProxyType:
+        return types.MappingProxyType, (dict(value),)
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and issubclass(kind, masked.MaskedArray) and value.hardmask:
+        return operator.methodcaller("harden_mask"), (value.copy().soften_mask(),)
+    return NotImplemented

@@ -210,7 +210,7 @@ class Store:
 
     def _believed(self, key: str, data: bytes) -> Record | None:
         record = _unsealed(key, data) or self._standing(key)
-        if record is None:
+        if record is None and key not in self._damaged:
             logger.warning("the record of key %s in %s is damaged and not used", key, self.url)
             self._damaged.add(key)
         return record

@@ -65,7 +65,7 @@ class Values:
         if isinstance(value, (File, Folder)):
             return self._files.put(value)
         buffers = Buffers() if buffers is None else buffers
-        identity, owned = _identified(value, buffers)
+        identity, owned = _identified(value, buffers, storing=True)
         format, parts = _dumped(value, identity, buffers)
         size = sum(len(buffer) for buffer in flattened(parts))
         checksum = checksum_of(parts, buffers)
@@ -243,12 +243,26 @@ class Values:
         return format
 
 
-def _identified(value: object, buffers: Buffers) -> tuple[str, tuple[str, ...]]:
+def as_stored(value: object) -> object:
+    """Give a value as a reader of the store would get it; nothing is written.
+
+    Raises:
+        Unstorable: it cannot be read back as what it is.
+    """
+    buffers = Buffers()
+    identity, _ = _identified(value, buffers)
+    format, parts = _dumped(value, identity, buffers)
+    return format.load(memoryview(bytearray(b"".join(flattened(parts)))))
+
+
+def _identified(
+    value: object, buffers: Buffers, storing: bool = False
+) -> tuple[str, tuple[str, ...]]:
     """The digest of a value, and the distributions that own the types in it."""
     try:
         if type(value) in _WITHOUT_OWNERS:
             return digest(value, buffers=buffers), ()
-        identity, owned = digest_and_owners(value, buffers=buffers)
+        identity, owned = digest_and_owners(value, buffers=buffers, storing=storing)
     except Undigestible as error:
         raise Unstorable(error.path, error.type, error.why) from error
     return identity, tuple(sorted(owned))

@@ -14,6 +14,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+import pyarrow as pa
+
 from prefect_mlpipe.core import arrow
 from prefect_mlpipe.core.encode import Branch, Encoder, Handler, as_branch
 from prefect_mlpipe.core.pieces import Piece, count, record, scalar, text
@@ -56,20 +59,25 @@ def _extras(encoder: Encoder, value: Any) -> list[Piece]:
 
 
 def _range_index(encoder: Encoder, index: Any) -> Sequence[Piece]:
-    rows = len(index)
-    start, step = (index.start if rows else 0), (index.step if rows > 1 else 1)
-    return record("pandas.range", encoder.encode(index.name), *map(scalar, (start, step, rows)))
+    bounds = map(scalar, (index.start, index.stop, index.step))
+    return record("pandas.range", encoder.encode(index.name), *bounds)
 
 
 def _multi_index(encoder: Encoder, index: Any) -> Sequence[Piece]:
-    levels = [encoder.encode(index.get_level_values(at)) for at in range(index.nlevels)]
-    return record("pandas.multi", count(len(index)), *levels)
+    used = index.remove_unused_levels()
+    names = encoder.encode(list(index.names))
+    # The order within a level shows: it is the order of `unstack()`.
+    levels = [encoder.encode(level.array) for level in used.levels]
+    codes = [encoder.encode(np.asarray(code, dtype=np.int64)) for code in used.codes]
+    return record("pandas.multi", count(len(index)), names, *levels, *codes)
 
 
 def _index(encoder: Encoder, index: Any) -> Sequence[Piece]:
     freq = scalar(getattr(index, "freqstr", None))
     kind, name = encoder.encode(type(index)), encoder.encode(index.name)
-    return record("pandas.index", kind, name, freq, encoder.encode(index.array))
+    rules = getattr(getattr(index, "freq", None), "holidays", None)  # not in its name
+    extras = [encoder.encode([rules, index.freq.weekmask])] if rules is not None else []
+    return record("pandas.index", kind, name, freq, *extras, encoder.encode(index.array))
 
 
 def _numpy_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
@@ -77,7 +85,8 @@ def _numpy_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
 
 
 def _time_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
-    return record("pandas.times", text(str(values.dtype)), encoder.encode(values.asi8))
+    zone = encoder.encode(getattr(values.dtype, "tz", None))  # two may have one name
+    return record("pandas.times", text(str(values.dtype)), zone, encoder.encode(values.asi8))
 
 
 def _masked_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
@@ -129,7 +138,8 @@ def _dtype(encoder: Encoder, value: Any) -> Sequence[Piece]:
         return record("pandas.dtype", kind, known, scalar(value.ordered))
     if hasattr(value, "pyarrow_dtype"):
         return record("pandas.dtype", kind, arrow.type_of(value.pyarrow_dtype))
-    return record("pandas.dtype", kind, text(f"{value!r} {getattr(value, 'storage', '')}"))
+    zone = encoder.encode(getattr(value, "tz", None))
+    return record("pandas.dtype", kind, zone, text(f"{value!r} {getattr(value, 'storage', '')}"))
 
 
 def _polars_frame(encoder: Encoder, frame: Any) -> Sequence[Piece]:
@@ -142,7 +152,11 @@ def _polars_series(encoder: Encoder, series: Any) -> Sequence[Piece]:
     header = (kind, text(series.name), text(repr(series.dtype)))
     if series.dtype.base_type().__name__ == "Object":
         return record("polars.series", *header, encoder.encode(series.to_list()))
-    return record("polars.series", *header, *arrow.column(encoder, series.to_arrow()))
+    try:
+        column = series.to_arrow()
+    except pa.ArrowInvalid:  # pyarrow has no such type, as integers of 128 bits
+        return record("polars.series", *header, encoder.encode(series.to_list()))
+    return record("polars.series", *header, *arrow.column(encoder, column))
 
 
 def _polars_lazy(encoder: Encoder, frame: Any) -> Sequence[Piece]:

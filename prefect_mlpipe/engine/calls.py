@@ -10,14 +10,11 @@ changes its argument changes nothing that anyone else sees, on any compute.
 
 from __future__ import annotations
 
-import copy
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import copy_context
-from dataclasses import fields as dataclass_fields
-from dataclasses import is_dataclass
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -28,6 +25,8 @@ from prefect_mlpipe.core.encode import Undigestible
 from prefect_mlpipe.core.files import File, Folder, fingerprint_state
 from prefect_mlpipe.core.formats import Unstorable
 from prefect_mlpipe.core.manifest import Manifest
+from prefect_mlpipe.core.nested import items_in, refilled
+from prefect_mlpipe.core.own_copies import own_copy
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current, enter
@@ -42,7 +41,6 @@ from prefect_mlpipe.steps import Step, run_function
 
 _HOST = socket.gethostname()
 _PLAIN = frozenset({int, float, bool, str, type(None), StoredValue})
-_SHARED = (int, float, bool, str, bytes, complex, type(None), PurePath, File, Folder)
 
 
 class Whole(NamedTuple):
@@ -50,6 +48,9 @@ class Whole(NamedTuple):
 
     fields: Fields
     values: tuple[StoredValue, ...]
+
+
+_REFERENCES = frozenset({StoredValue, Whole})
 
 
 class StepCall:
@@ -163,7 +164,7 @@ def _execute(call: StepCall) -> Done:
         started = time.perf_counter()
         value = run_function(call.step, arguments)
         duration = time.perf_counter() - started
-        _refuse_changed(call, [*call.files, *loaded])
+        refuse_changed(call, [*call.files, *loaded])
         return _record(call, value, created, duration)
     finally:
         here.close()
@@ -213,7 +214,9 @@ def _put(call: StepCall, name: str, value: Any, buffers: Buffers) -> StoredValue
                 "type": error.type,
                 "because": error.why,
             },
-            "Return plain data: arrays, tables, models, File(path), or lists and dicts of them.",
+            "Return plain data: arrays, tables, models, File(path), or lists and dicts of them; of\n"
+            "an iterator, list(it). Make a lock or a connection, and get a secret, in the step that\n"
+            "uses it.",
         ) from error
 
 
@@ -229,14 +232,13 @@ def load(value: Any, store: Store) -> Any:
     if kind is Whole:
         parts = [load_value(part, store) for part in value.values]
         return value.fields.join(dict(zip(value.fields.names, parts, strict=True)))
+    if not any(type(item) in _REFERENCES for item in items_in(value)):
+        return own_copy(value)  # of the whole: it may hold itself, or one thing twice
     if kind is list:
         return [load(item, store) for item in value]
-    if isinstance(value, tuple):
-        items = [load(item, store) for item in value]
-        return kind(*items) if hasattr(value, "_fields") else tuple(items)
     if kind is dict:
         return {name: load(item, store) for name, item in value.items()}
-    return _own(value)
+    return refilled(value, [load(item, store) for item in value])
 
 
 def load_value(value: StoredValue, store: Store) -> Any:
@@ -249,42 +251,26 @@ def load_value(value: StoredValue, store: Store) -> Any:
         raise InputLost(value, "value damaged", error) from error
 
 
-def _own(value: Any) -> Any:
-    if isinstance(value, _SHARED):
-        return value
-    try:
-        return copy.deepcopy(value)
-    except Exception:  # a connection, a lock: it is left out of the key and can only be shared
-        return value
-
-
 def files_in(arguments: Mapping[str, Any]) -> list[File | Folder]:
     """Return the files among arguments, also inside lists, tuples, dicts and dataclasses."""
     found: list[File | Folder] = []
     for value in arguments.values():
-        if type(value) not in _PLAIN:
-            _collect_files(value, found)
+        if type(value) in _PLAIN:
+            continue
+        for item in items_in(value, fields=True):
+            if type(item) is File or type(item) is Folder:
+                found.append(item)
+            elif isinstance(item, PurePath):
+                found.append(Folder(item) if os.path.isdir(item) else File(item))
     return found
 
 
-def _collect_files(value: Any, found: list[File | Folder]) -> None:
-    kind = type(value)
-    if kind is File or kind is Folder:
-        found.append(value)
-    elif isinstance(value, PurePath):
-        found.append(Folder(value) if os.path.isdir(value) else File(value))
-    elif kind is dict:
-        for item in value.values():
-            _collect_files(item, found)
-    elif kind is list or isinstance(value, tuple):
-        for item in value:
-            _collect_files(item, found)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in dataclass_fields(value):
-            _collect_files(getattr(value, field.name, None), found)
+def refuse_changed(call: StepCall, files: Sequence[tuple[File | Folder, object]]) -> None:
+    """Refuse to go on if a file is not what it was.
 
-
-def _refuse_changed(call: StepCall, files: list[tuple[File | Folder, object]]) -> None:
+    Raises:
+        InputChanged: it may have another content now than that of the key.
+    """
     for file, before in files:
         after = fingerprint_state(file)
         if after != before:

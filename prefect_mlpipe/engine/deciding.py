@@ -14,7 +14,7 @@ from prefect_mlpipe.core.decide import Decision, Options, changes_since, decide
 from prefect_mlpipe.core.files import use_stat_index
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.kept_code import KeptCode, kept
-from prefect_mlpipe.core.manifest import Manifest, Reason
+from prefect_mlpipe.core.manifest import CODE, Manifest, Reason
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.keying import Keyer
@@ -94,10 +94,17 @@ class Decider:
 
         The code is kept in the store while it is what was just read; its files may change.
         """
-        if manifest.code and not self._store.has_code(manifest.code):
-            code = self.keyer.code(node.step, node.name).code
-            before = self._baseline.manifest(node)
-            document = kept(code, before and before.code, self._store.read_code)
-            self._store.write_code(manifest.code, document.to_json())
-        described = self.keyer.described(node.step, node.arguments)
-        return manifest._replace(described=described) if described else manifest
+        code = self.keyer.code(node.step, node.name).code
+        facts, codes = self.keyer.described(node.step, node.arguments)
+        if not facts and self._store.has_code(code.digest):
+            return manifest
+        places = {"": code, **codes} if code.digest else codes
+        new = {p: each for p, each in places.items() if not self._store.has_code(each.digest)}
+        before = self._baseline.manifest(node) if new else None
+        for place, each in new.items():
+            earlier = None
+            if before is not None:
+                earlier = before.described.get(place, {}).get(CODE) if place else before.code
+            document = kept(each, earlier, self._store.read_code)
+            self._store.write_code(each.digest, document.to_json())
+        return manifest._replace(described=facts) if facts else manifest

@@ -12,22 +12,24 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import orjson
 from blake3 import blake3
 from pydantic import Secret, SecretBytes, SecretStr
 
+from prefect_mlpipe.core.classes import owner_of_class
 from prefect_mlpipe.core.code import Code, CodeReader
 from prefect_mlpipe.core.describing import describe
 from prefect_mlpipe.core.digest import digest, digest_and_owners
 from prefect_mlpipe.core.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
-from prefect_mlpipe.core.files import File, Folder, fingerprint_state
+from prefect_mlpipe.core.files import File, Folder, noting_files
 from prefect_mlpipe.core.graph import Output, outputs_in, replace_outputs
-from prefect_mlpipe.core.manifest import Manifest
-from prefect_mlpipe.engine.calls import files_in
+from prefect_mlpipe.core.manifest import CODE, Manifest
+from prefect_mlpipe.core.nested import items_in, refilled
+from prefect_mlpipe.core.parts import owner_of_function
 from prefect_mlpipe.errors import MissingFile, UnstableCode, UnstableInput
 from prefect_mlpipe.steps import Step
 
@@ -50,7 +52,7 @@ class Reference(NamedTuple):
 class StepCode(NamedTuple):
     """What a manifest takes from the step alone; the same for all its calls in a run.
 
-    `files` are those among `reads`, as they were before they were digested.
+    `files` are those among `reads` and in globals, as they were before they were digested.
     """
 
     function: str
@@ -85,6 +87,7 @@ class Keyer:
         self._run_id = run_id
         self._codes: dict[Step[..., Any], StepCode] = {}
         self._reader = CodeReader()
+        self._states: dict[File | Folder, object] = {}  # of files that count in code
         self._python = python_environment()
         self._versions: dict[tuple[str, ...], dict[str, str]] = {}
 
@@ -161,18 +164,42 @@ class Keyer:
 
     def described(
         self, step: Step[..., Any], arguments: Mapping[str, Any]
-    ) -> dict[str, dict[str, str]]:
-        """Return what a later explanation may need to know of inputs that are not shown."""
+    ) -> tuple[dict[str, dict[str, str]], dict[str, Code]]:
+        """Return what a later explanation may need to know of inputs that are not shown.
+
+        Returns:
+            `input table`, `read LANG` → facts; and the code of those that have some.
+        """
         found = {
-            f"input {name}": describe(_adopted(value), name)
+            f"input {name}": _adopted(value)
             for name, value in arguments.items()
-            if name not in step.options.ignore and _is_described(value)
+            if _is_described(value) and name not in step.options.ignore
         }
         declared = step.options.reads or ()
         for label, item in zip(_labels(declared), declared, strict=True):
-            value = os.environ.get(item.name) if isinstance(item, EnvVar) else item
-            found[f"read {label}"] = describe(value, label)
-        return found
+            found[f"read {label}"] = getattr(item, "__mlpipe_function__", item)
+        facts: dict[str, dict[str, str]] = {}
+        codes: dict[str, Code] = {}
+        for place, value in found.items():
+            name = place.partition(" ")[2]
+            shown = os.environ.get(value.name) if isinstance(value, EnvVar) else value
+            facts[place] = describe(shown, name)
+            code = self._code_of_value(shown)
+            if code is not None:
+                codes[place] = code
+                facts[place][CODE] = code.digest
+        return facts, codes
+
+    def _code_of_value(self, value: Any) -> Code | None:
+        """Return the code of a function or a class of the user's, or of the class of an object."""
+        coded = value if isinstance(value, FunctionType | type) else type(value)
+        owner = owner_of_class(coded) if isinstance(coded, type) else owner_of_function(coded)
+        if owner.kind != "user":
+            return None
+        try:
+            return self._reader.read(coded)
+        except Undigestible:  # of a step that is not cached: it has no content, and may have none
+            return None
 
     def key_of_its_own(self, key: str, node: str) -> str:
         """Return a key that no other run, and no other node, looks up."""
@@ -198,10 +225,12 @@ class Keyer:
 
     def _read(self, step: Step[..., Any], node: str) -> StepCode:
         declared = step.options.reads or ()
-        files = [(file, fingerprint_state(file)) for file in files_in({"reads": list(declared)})]
+        files: list[tuple[File | Folder, object]] = []
         try:
-            code = self._reader.read(step, ignore=step.options.ignore)
-            found = [self._declared(item) for item in declared]
+            with noting_files() as states:
+                code = self._reader.read(step, ignore=step.options.ignore)
+                found = [self._declared(item) for item in declared]
+            files += self._files(step, states)
         except MissingFile as error:
             raise MissingFile(
                 f"Step '{node}' declares that it reads a path that does not exist.",
@@ -223,6 +252,21 @@ class Keyer:
             environment.update(reached)
         reads = {n: content for n, (content, _) in zip(_labels(declared), found, strict=True)}
         return StepCode(step.qualified_name, code, environment, reads, files)
+
+    def _files(
+        self, step: Step[..., Any], states: dict[File | Folder, object]
+    ) -> list[tuple[File | Folder, object]]:
+        """Return the files that count in the code of a step, as they were when first digested.
+
+        The reader does not look again at what another step reaches too: once there was any file,
+        the code is gone through once more, which costs little, since it has just been read.
+        """
+        self._states = {**states, **self._states}
+        if not self._states:
+            return []
+        with noting_files() as own:
+            CodeReader().read(step, ignore=step.options.ignore)
+        return [(file, self._states.get(file, own.get(file))) for file in {**states, **own}]
 
     def _declared(self, item: Any) -> tuple[str, Mapping[str, str]]:
         """Return the digest of what is declared, and the versions that it reaches."""
@@ -325,17 +369,17 @@ def with_files(value: Any) -> Any:
         MissingFile: a path does not exist.
     """
     kind = type(value)
-    if kind in _SCALARS:
+    if kind in _SCALARS or not _holds_path(value):
         return value
     if isinstance(value, PurePath):
         return _as_file(value)
-    if kind is list or kind is tuple:
-        return kind(with_files(item) for item in value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return kind(*map(with_files, value)) if kind is not Reference else value
+    if kind is list:
+        return [with_files(item) for item in value]
+    if isinstance(value, tuple):
+        return refilled(value, map(with_files, value)) if kind is not Reference else value
     if kind is dict:
         return {name: with_files(item) for name, item in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type) and _holds_path(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         adopted = copy.copy(value)
         for item in dataclasses.fields(value):  # past __setattr__: the dataclass may be frozen
             object.__setattr__(adopted, item.name, with_files(getattr(value, item.name)))
@@ -344,8 +388,7 @@ def with_files(value: Any) -> Any:
 
 
 def _holds_path(value: Any) -> bool:
-    fields = (getattr(value, f.name) for f in dataclasses.fields(value))
-    return any(isinstance(item, PurePath | list | tuple | dict) for item in fields)
+    return any(isinstance(item, PurePath) for item in items_in(value, fields=True))
 
 
 def _as_file(path: PurePath) -> File | Folder:

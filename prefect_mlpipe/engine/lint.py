@@ -23,6 +23,7 @@ from prefect_mlpipe.step_options import StepOptions
 from prefect_mlpipe.steps import Step
 
 _LOOKED_AT = 100  # strings of one argument
+_DEPTH = 8
 _LONGEST_PATH = 1024
 
 # Kind → what is done, and the way out. `{what}` is what is read.
@@ -142,20 +143,23 @@ def _paths_in(value: Any, at: str) -> Iterator[tuple[str, str]]:
     return (each for each in islice(_strings(value, at), _LOOKED_AT) if _is_path(each[1]))
 
 
-def _strings(value: Any, at: str) -> Iterator[tuple[str, str]]:
+def _strings(value: Any, at: str, depth: int = _DEPTH) -> Iterator[tuple[str, str]]:
+    if depth == 0:
+        return
     if isinstance(value, str):
         yield at, value
     elif isinstance(value, SECRETS):
         return
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value[:_LOOKED_AT]):
-            yield from _strings(item, f"{at}[{number}]")
+            yield from _strings(item, f"{at}[{number}]", depth - 1)
     elif isinstance(value, dict):
         for key, item in islice(value.items(), _LOOKED_AT):
-            yield from _strings(item, f"{at}[{key!r}]")
+            yield from _strings(item, f"{at}[{key!r}]", depth - 1)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            yield from _strings(getattr(value, field.name, None), f"{at}.{field.name}")
+            item = getattr(value, field.name, None)
+            yield from _strings(item, f"{at}.{field.name}", depth - 1)
 
 
 def _is_path(text: str) -> bool:

@@ -6,6 +6,7 @@ s`. Never a value, only names and digests.
 
 from __future__ import annotations
 
+from prefect_mlpipe.core.manifest import sentences
 from prefect_mlpipe.engine.steprun import StepRun
 
 
@@ -20,7 +21,7 @@ def line(run: StepRun) -> str:
         origin = f"same key as '{run.same_as}'" if run.same_as else origin_text(run)
         origin += ", which was waited for" if run.reasons else ""
         return f"{run.name}: reused ({origin}, {size_text(record.size)})"
-    why = "; ".join(map(str, run.reasons))
+    why = "; ".join(sentences(run.reasons, 3))
     if run.state == "ran" and record is not None:
         return f"{run.name}: ran ({why}) {size_text(record.size)} {record.duration_s:.3g} s"
     if run.state == "skipped" and run.blocked_by is not None:

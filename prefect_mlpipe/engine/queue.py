@@ -13,22 +13,22 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from prefect_mlpipe.core.decide import Reuse
-from prefect_mlpipe.core.files import fingerprint_state
+from prefect_mlpipe.core.files import noting_files
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.leases import Leases
 from prefect_mlpipe.core.manifest import Reason, distinct
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.current import Current
-from prefect_mlpipe.engine.calls import Done, InputLost, StepCall, files_in
+from prefect_mlpipe.engine.calls import Done, InputLost, StepCall
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.failing import Failing
 from prefect_mlpipe.engine.loglines import damage
 from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
-from prefect_mlpipe.engine.protocols import Cancel, Outcome, Reporter, Runner
+from prefect_mlpipe.engine.protocols import Cancel, Reporter, Runner
 from prefect_mlpipe.engine.ready import Ready
 from prefect_mlpipe.engine.steprun import StepRun
-from prefect_mlpipe.engine.turns import Turns
+from prefect_mlpipe.engine.turns import Outcomes, Turns
 from prefect_mlpipe.errors import RunCancelled, StepFailed, StepTimedOut, StoreUnavailable
 from prefect_mlpipe.settings import Failures
 
@@ -194,10 +194,9 @@ class Queue:
     def _decide(self, run: StepRun) -> None:
         node, step = run.node, run.node.step
         try:
-            files = files_in(node.arguments)
-            if files:
-                run.files = [(file, fingerprint_state(file)) for file in files]
-            run.manifest = manifest = self._decider.manifest(node, self._outputs)
+            with noting_files() as files:
+                run.manifest = manifest = self._decider.manifest(node, self._outputs)
+            run.files = [*files.items()]
         except StoreUnavailable:
             raise
         except Exception as error:
@@ -229,8 +228,9 @@ class Queue:
             if not self._turns.take(run, record, waits=not refreshed):
                 run.state = "behind"
                 return
-            # It may have been made between the look at its record and the lease.
-            if refreshed or self._store.read_record(run.key) == record:
+            # It may have been made, or made again, between the look at its record and the lease.
+            same = refreshed or self._store.read_record(run.key) == record
+            if same and (run.lost is None or run.lost_with == record):
                 break
             run.lost = None
         found = damage(run)
@@ -440,6 +440,7 @@ class Queue:
                 raise lost.error
             self._fail(consumer, lost.error)
             return
+        producer.lost_with = producer.record
         self._reopen(producer)
         producer.repairs += 1
         producer.lost = Reason(lost.kind)
@@ -471,20 +472,6 @@ class Queue:
 
     def _count(self, state: str, change: int) -> None:
         self.counts[state] = self.counts.get(state, 0) + change
-
-
-class Outcomes(SimpleQueue[Any]):
-    """What came of calls. A lease goes back at once, not when the driver comes to take it in:
-    the body of the pipeline may keep it busy for long."""
-
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Take in an outcome, or what else the driver is to know."""
-        if isinstance(item, Outcome) and item.attempt == item.run.submission:
-            self._turns.release(item.run)
-        super().put(item, block, timeout)
 
 
 def _blocker(run: StepRun) -> StepRun | None:

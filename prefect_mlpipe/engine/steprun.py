@@ -38,6 +38,7 @@ class StepRun:
         followers: those of the same key that wait for it to do the work.
         failed_items: the items of a mapped node that have failed.
         lost: why its record cannot be used although it stands, if so.
+        lost_with: that record.
         same_as: name of the node with the same key that ran in its place.
         leased: whether this run has the lease of its key.
         adopted: whether another run's record was taken, because that was first.
@@ -60,6 +61,7 @@ class StepRun:
         "key",
         "leased",
         "lost",
+        "lost_with",
         "manifest",
         "node",
         "parents",
@@ -97,6 +99,7 @@ class StepRun:
         self.record: Record | None = None
         self.reasons: tuple[Reason, ...] = ()
         self.lost: Reason | None = None
+        self.lost_with: Record | None = None
         self.blocked_by: StepRun | None = None
         self.error: BaseException | None = None
         self.started: float | None = None

@@ -15,10 +15,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
 
 from prefect_mlpipe.core.leases import Leases
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.engine.protocols import Outcome
 from prefect_mlpipe.engine.steprun import StepRun
 
 FIRST_LOOK_S = 0.005
@@ -144,3 +147,20 @@ class Turns:
             wait.told = True
             self._tell(run, str(holder))
         return False
+
+
+class Outcomes(SimpleQueue[Any]):
+    """What came of calls.
+
+    A lease goes back as soon as its call has ended, not when the driver comes to take that in: the
+    body of the pipeline may keep it busy for long.
+    """
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Take in an outcome, or what else the driver is to know."""
+        if isinstance(item, Outcome) and item.attempt == item.run.submission:
+            self._turns.release(item.run)
+        super().put(item, block, timeout)

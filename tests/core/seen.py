@@ -261,7 +261,7 @@ def _pandas(kind: type) -> Any:
 
 def _frame(value: Any, around: list[int]) -> str:
     columns = [value.iloc[:, at].array for at in range(value.shape[1])]
-    flags = value.flags.allows_duplicate_labels
+    flags = (value.flags.allows_duplicate_labels, [getattr(value, n) for n in value._metadata])
     return _all((value.columns, value.index, value.attrs, flags, *columns), around)
 
 
@@ -301,7 +301,7 @@ def _pyarrow(kind: type) -> Any:
         )
     if issubclass(kind, (pa.Array, pa.ChunkedArray)):
         return lambda value, around: (
-            f"{value.type} {_seen(value.to_pylist(), around)} {_dictionaries(value)}"
+            f"{_arrow_type(value.type)} {_seen(value.to_pylist(), around)} {_dictionaries(value)}"
         )
     if issubclass(kind, pa.Scalar):
         return lambda value, around: f"{value.type} {value!r}"
@@ -311,7 +311,16 @@ def _pyarrow(kind: type) -> Any:
 
 
 def _schema(value: Any) -> str:
-    return value.to_string(truncate_metadata=False)
+    return f"{value.to_string(truncate_metadata=False)} {list(map(_arrow_type, value.types))}"
+
+
+def _arrow_type(kind: Any) -> str:
+    import pyarrow as pa
+
+    inner = [kind.field(at) for at in range(kind.num_fields)]
+    named = [(each.name, each.nullable, each.metadata, _arrow_type(each.type)) for each in inner]
+    custom = kind.__arrow_ext_serialize__() if isinstance(kind, pa.ExtensionType) else b""
+    return f"{kind} {named} {custom!r}"
 
 
 def _dictionaries(value: Any) -> str:

@@ -626,6 +626,18 @@ CHANGES: tuple[Change, ...] = (
     format_of_string,
 )
 
+# Of the function that wires the steps: an output is no value there.
+WIRING: tuple[Change, ...] = (
+    constant,
+    constant_type,
+    one_of_many_types,
+    order_of_items,
+    order_of_dict,
+    items_of_dict,
+    keyword,
+    called,
+)
+
 
 # Edits of a module as a whole
 
@@ -711,7 +723,8 @@ def change(random: Random, project: Project) -> Edit | None:
     statements = project.modules[module]
     for at in _shuffled(random, len(statements)):
         tree = ast.parse(statements[at])
-        if one(Place(random, project, module, at, tree)):
+        fits = one in WIRING or not statements[at].startswith("def main(")
+        if fits and one(Place(random, project, module, at, tree)):
             break
     else:
         return None

@@ -90,7 +90,7 @@ def _step(m: Maker) -> str:
     decorators: tuple[str, ...] = ("step",)
     if m.number() > 7:
         around = functions._decorator(m, m.number() > 4, False)
-        decorators = ("step", around)
+        decorators = (f'step(name="{name}")', around)
     calls = [m.call("number") for _ in range(m.random.randint(1, 3))]
     returned = m.random.choice(_RETURNS).format(const=m.const(), number=m.number())
     if "np." in returned:

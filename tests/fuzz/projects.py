@@ -80,14 +80,15 @@ class Maker:
         self.callees: list[Callee] = []
         self.values: list[Callee] = []
         self.reexported: dict[str, list[str]] = {}  # package → names that it passes on
-        self._imported: dict[str, str] = {}  # statement → the expression that it makes possible
+        self._heads = 0
+        self._called: set[str] = set()
         self._inside: list[str] = []
         self._cost = 0
         self._count = 0
 
     def begin(self, module: str) -> None:
         self.module, self.statements = module, self.modules.setdefault(module, [])
-        self._imported = {}
+        self._heads = 0
         self.require("from support import mix")
 
     def fresh(self, prefix: str) -> str:
@@ -97,8 +98,8 @@ class Maker:
     def require(self, statement: str) -> None:
         """Have a statement at the head of the module, once."""
         if statement not in self.statements:
-            self.statements.insert(len(self._imported), statement)
-            self._imported[statement] = ""
+            self.statements.insert(self._heads, statement)
+            self._heads += 1
 
     def add(self, statement: str) -> None:
         self.statements.append(statement)
@@ -179,9 +180,10 @@ class Maker:
         cheap = [each for each in self.callees if self._cost + each.cost <= _COSTLY]
         if not cheap or self.random.random() < 0.1:
             return None
-        later = cheap[-12:] if self.random.random() < 0.7 else cheap
-        found = self.random.choice(later)
+        alone = [each for each in cheap if each.name not in self._called]
+        found = self.random.choice(alone if alone and self.random.random() < 0.8 else cheap)
         self._cost += found.cost
+        self._called.add(found.name)
         return found
 
     def _reached(self, callee: Callee, inside: bool) -> str:

@@ -26,10 +26,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from coolname import generate_slug
 
 import prefect_mlpipe.localruns
 from prefect_mlpipe import pipeline
 from prefect_mlpipe.engine.steprun import StepRun
+from prefect_mlpipe.errors import MlpipeError
 from tests.fuzz.projects import Project
 
 PLACE = "/projects/fuzz"  # where modules say that they lie; there is nothing
@@ -38,6 +40,10 @@ _SECONDS = 1.0  # an edit may make a loop endless
 
 class TooLong(BaseException):
     """A project does not come to an end."""
+
+
+class Refused(Exception):
+    """The product refuses the project, as it says it does: an output is used as a value."""
 
 
 class Ran(NamedTuple):
@@ -185,8 +191,9 @@ def product(store: str) -> Ran:
         try:
             value = show(wired.with_options(store=store).local())
         except Exception as error:
-            if not isinstance(error, ExceptionGroup) and type(error).__module__ != "builtins":
-                raise  # of the product, not of the project
+            for one in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
+                if isinstance(one, MlpipeError):
+                    raise Refused(f"{type(one).__name__}: {one}") from None
             value = f"raises {type(error).__name__}"
     return Ran(value, _Watch.steps)
 
@@ -198,22 +205,23 @@ class FreshProcesses:
     """A process that has never seen a project forks one for each run."""
 
     def __init__(self) -> None:
-        here, self._answers = os.pipe()
-        self._answers, there = here, self._answers
-        orders, self._orders = os.pipe()
+        answers_out, answers_in = os.pipe()
+        orders_out, orders_in = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
-            _serve(orders, there)
-        os.close(orders)
-        os.close(there)
-        self._reader = os.fdopen(self._answers, "rb")
-        self._writer = os.fdopen(self._orders, "wb")
+            os.close(answers_out)
+            os.close(orders_in)  # or the end of orders would never be seen
+            _serve(orders_out, answers_in)
+        os.close(orders_out)
+        os.close(answers_in)
+        self._reader = os.fdopen(answers_out, "rb")
+        self._writer = os.fdopen(orders_in, "wb")
 
     def product(self, project: Project, store: str) -> Ran:
         pickle.dump((project, store), self._writer)
         self._writer.flush()
         answer = pickle.load(self._reader)
-        if isinstance(answer, BaseException):
+        if isinstance(answer, Exception):
             raise answer
         return answer  # type: ignore[no-any-return]
 
@@ -227,6 +235,9 @@ def _serve(orders: int, answers: int) -> None:
     """Fork for each order until there are no more; does not return."""
     status = 1
     try:
+        generate_slug(2)
+        wired.bind((), {})  # has imported now what the first run of a process imports
+        gc.collect()
         gc.freeze()
         with os.fdopen(orders, "rb") as reader:
             while True:
@@ -248,7 +259,9 @@ def _answer(order: tuple[Project, str], answers: int) -> None:
     project, store = order
     try:
         load(project)
-        answer: Ran | BaseException = product(store)
+        answer: Ran | Exception = product(store)
+    except Refused as error:
+        answer = error
     except BaseException as error:
         answer = RuntimeError(f"{type(error).__name__}: {error}")
     data = pickle.dumps(answer)

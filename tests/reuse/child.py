@@ -73,22 +73,28 @@ def _perform(job: dict[str, Any], answer: dict[str, Any]) -> None:
         plan = pipe.plan(**arguments, **({"verify": True} if job["verify"] else {}))
         answer["plan"] = {step.name: [step.action, [*map(str, step.reasons)]] for step in plan}
         answer["printed"] = str(plan)
+        answer["plan_explained"] = {step.name: plan.explain(step.name) for step in plan}
     if job["how"] == "plan":
         return
     try:
         answer["value"] = show(pipe.local(**arguments))
     finally:
-        for step in pipe.runs.last():
-            answer["steps"][step.name] = {
-                "state": step.state,
-                "reasons": [*map(str, step.reasons)],
-                "error": step.error,
-                "key": step.key,
-                "explain": step.explain(),
-            }
-        answer["warnings"] = pipe.runs.last().warnings
+        if pipe.runs.list():  # none where it was refused before it began
+            _report(pipe.runs.last(), answer)
     if job["after"]:
         answer["extra"] = eval(job["after"], names)
+
+
+def _report(run: Any, answer: dict[str, Any]) -> None:
+    for step in run:
+        answer["steps"][step.name] = {
+            "state": step.state,
+            "reasons": [*map(str, step.reasons)],
+            "error": step.error,
+            "key": step.key,
+            "explain": step.explain(),
+        }
+    answer["warnings"] = run.warnings
 
 
 def finish(job_file: str) -> None:

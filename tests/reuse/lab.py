@@ -88,6 +88,8 @@ class Outcome:
         steps: step → state, reasons, error, key, explain.
         extra: what `after` gave.
         printed: what the process printed, `plan` as a table not included.
+        plan_printed: the plan as a table.
+        plan_explained: step → what the plan said when asked to explain it.
     """
 
     value: str | None
@@ -98,6 +100,7 @@ class Outcome:
     extra: Any = None
     printed: str = ""
     plan_printed: str = ""
+    plan_explained: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     cause: str | None = None
     traceback: str = ""
@@ -116,6 +119,7 @@ class Process:
     def __init__(self, lab: Lab, job_file: Path, log: Path, fresh: bool, environ: Any) -> None:
         self._lab, self._job_file, self._log = lab, job_file, log
         self._popen: subprocess.Popen[bytes] | None = None
+        self._status: int | None = None
         if fresh:
             with open(f"{job_file}.printed", "wb") as printed:
                 self._popen = subprocess.Popen(
@@ -135,11 +139,24 @@ class Process:
 
     def wait(self) -> int:
         """The exit status; negative for a signal."""
-        return self._popen.wait() if self._popen else self._lab.zygote.wait(self.pid)
+        if self._status is None:
+            self._status = self._popen.wait() if self._popen else self._lab.zygote.wait(self.pid)
+        return self._status
+
+    def end(self) -> None:
+        """Kill it if nobody has waited for its end."""
+        if self._status is None:
+            self.kill()
+            self.wait()
 
     def ran(self) -> list[str]:
         """What has run so far."""
         return sorted(self._log.read_text().split()) if self._log.exists() else []
+
+    def printed(self) -> str:
+        """What it has printed so far."""
+        file = Path(f"{self._job_file}.printed")
+        return file.read_text(errors="replace") if file.exists() else ""
 
     def outcome(self) -> Outcome:
         """Wait for the end and say what came of it."""
@@ -157,6 +174,7 @@ class Process:
             answer["extra"],
             printed,
             answer.get("printed", ""),
+            answer.get("plan_explained", {}),
             answer.get("warnings", []),
             answer.get("cause"),
             answer.get("traceback", ""),

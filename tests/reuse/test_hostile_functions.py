@@ -477,7 +477,7 @@ ROWS = [
         work("helpers.usage()", "import helpers", helpers='"""Use."""\ndef usage(): return __doc__'),
         "Use.",
         "Do not use.",
-        "code changed: helpers",
+        "code changed: helpers.__doc__",
         file="helpers.py",
     ),
     reuse(
@@ -491,7 +491,7 @@ ROWS = [
         work("clean().__name__", "def inner(): pass\ndef clean(f=inner): return f"),
         "inner",
         "other",
-        ("code changed: main.inner", "code changed: main.other"),
+        "code changed: main.clean",
     ),
     rerun(
         "annotations that the code reads change",

@@ -95,9 +95,9 @@ PATCHED_LIBRARY = {
     "json.dumps = dumps",
 }
 PATCHED_BUILTIN = {
-    **work("len([x])", "import patches"),
-    "patches.py": "import builtins\nbefore = len\ndef length(x): return before(x) + 7\n"
-    "builtins.len = length",
+    **work("ascii(x)", "import patches"),
+    "patches.py": "import builtins\nbefore = ascii\ndef shown(x): return before(x) + '7'\n"
+    "builtins.ascii = shown",
 }
 ADDED_BUILTIN = {
     **work("translate('yes')", "import patches"),
@@ -260,7 +260,7 @@ ROWS = [
         OPTIONAL,
         {"fast.py": "def clean(x): return x + 5"},
         "rerun",
-        ("code changed: fast.clean", "code changed: helpers.clean"),
+        "code changed: fast.clean",
     ),
     Row(
         "an import in a body that fails within finds its module now",
@@ -474,9 +474,9 @@ ROWS = [
     rerun(
         "what a user puts in place of a builtin changes",
         PATCHED_BUILTIN,
-        "+ 7",
-        "+ 8",
-        "code changed: patches.length",
+        "'7'",
+        "'8'",
+        "code changed: patches.shown",
         file="patches.py",
     ),
     rerun(
@@ -546,7 +546,7 @@ ROWS = [
         CLASSED,
         "self.base * 2",
         "self.base * 4",
-        "code changed: settings",
+        "code changed: settings.size",
         file="settings.py",
     ),
     rerun(
@@ -554,7 +554,7 @@ ROWS = [
         CLASSED,
         "base = 3",
         "base = 4",
-        "code changed: settings",
+        "code changed: settings.size",
         file="settings.py",
     ),
     rerun(

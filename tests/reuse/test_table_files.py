@@ -138,19 +138,20 @@ def test_a_str_is_a_string_whatever_the_file_of_that_name_holds(
     assert {action for action, _ in outcome.plan.values()} == {"reuse"}
 
 
-CHANGES = {
-    "09c same size and time, in place": overwrite,
-    "09c same size and time, another file": replace,
-    "09d new time": rewrite,
-}
+SEEN = [
+    *((f"09c {reader}, same size and time", reader, overwrite) for reader in READERS),
+    *((f"09d {reader}, new time", reader, rewrite) for reader in READERS),
+    ("09c a File, same size and time, but another file", "a File", replace),
+]
 
 
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_file_that_changed_is_seen(lab: Lab, change: str, reader: str) -> None:
+@pytest.mark.parametrize(("name", "reader", "change"), SEEN, ids=[case[0] for case in SEEN])
+def test_a_file_that_changed_is_seen(
+    lab: Lab, name: str, reader: str, change: Callable[[Path], None]
+) -> None:
     files, why = READERS[reader]
     value = started(lab, files)
-    CHANGES[change](lab.folder / "data/birds.csv")
+    change(lab.folder / "data/birds.csv")
     outcome = lab.run(plan=True)
     assert outcome.value == lab.oracle() != value
     assert outcome.ran == ["below", "read"]
@@ -171,15 +172,20 @@ def test_09c_a_large_file_of_the_same_size_and_time_is_seen(
     assert outcome.reasons("read") == [why]
 
 
-TOUCHES = {"touched": touch, "written again": write_again}
+TOUCHED = [
+    ("25a a str", "", touch),
+    *((f"25b {reader}", reader, touch) for reader in READERS),
+    ("25b a File, written again", "a File", write_again),
+    ("25b a Folder, its file written again", "a file in a Folder", write_again),
+]
 
 
-@pytest.mark.parametrize("reader", ["a str", *READERS])
-@pytest.mark.parametrize("change", TOUCHES)
-def test_a_file_that_was_only_touched_reruns_nothing(lab: Lab, change: str, reader: str) -> None:
-    files = STRING if reader == "a str" else READERS[reader][0]
-    value = started(lab, files)
-    TOUCHES[change](lab.folder / "data/birds.csv")
+@pytest.mark.parametrize(("name", "reader", "change"), TOUCHED, ids=[case[0] for case in TOUCHED])
+def test_a_file_that_was_only_touched_reruns_nothing(
+    lab: Lab, name: str, reader: str, change: Callable[[Path], None]
+) -> None:
+    value = started(lab, READERS[reader][0] if reader else STRING)
+    change(lab.folder / "data/birds.csv")
     outcome = lab.run(plan=True)
     assert (outcome.value, outcome.ran) == (value, [])
     assert {action for action, _ in outcome.plan.values()} == {"reuse"}

@@ -199,7 +199,7 @@ SEEDED = {
     "24c a frozenset literal in the body": "literal",
     "24d a set in a dict": "nested",
     "24e a global set": "reached",
-    "24 a set as an output": "below",
+    "24a a set as an output": "below",
 }
 
 

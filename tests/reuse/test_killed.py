@@ -1,0 +1,193 @@
+"""Processes that are killed while they write: what they leave is never served, and blocks nobody.
+
+Killed at an exact place by a process that kills itself there, and at random ones from outside.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from prefect_mlpipe.core.leases import EXPIRES_S
+from tests.reuse.lab import Lab
+
+# Two values too large for their records, and a number made of them.
+PROJECT = """
+import numpy as np
+
+@step
+def make(seed: int) -> np.ndarray:
+    ran("make")
+    return np.random.default_rng(seed).random(400_000)
+
+@step
+def double(values: np.ndarray) -> np.ndarray:
+    ran("double")
+    return values * 2
+
+@step
+def total(values: np.ndarray) -> float:
+    ran("total")
+    return float(values.sum())
+
+@pipeline
+def main(seed: int = 0) -> float:
+    return total(double(make(seed)))
+"""
+
+# A name in the namespace of the project's main module would be one that its steps could reach.
+DIE = """
+def _plant():
+    import itertools, os, signal
+    from prefect_mlpipe.core import backends, leases, stored_values
+    from prefect_mlpipe.core.store import Store
+
+    def die(*args, **options):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    {plant}
+
+_plant()
+del _plant
+"""
+
+PLACES = {
+    "a value half written": """
+    original = backends._write_all
+    def half(handle, data):
+        original(handle, memoryview(data)[:len(data) // 2])
+        die()
+    backends._write_all = half
+    """,
+    "a value written and not put in its place": """
+    backends.os = type("os", (), {"__getattr__": lambda self, name: getattr(os, name)})()
+    backends.os.replace = lambda source, target: (
+        die() if "values" in target else os.replace(source, target)
+    )
+    """,
+    "a value in its place and no record": """
+    Store.write_record = die
+    """,
+    "a record that is empty": """
+    original = backends._write_all
+    def none(handle, data):
+        die() if b"checksum" in bytes(data[:20]) else original(handle, data)
+    backends._write_all = none
+    """,
+    "a record half written": """
+    original = backends._write_all
+    def half(handle, data):
+        if b"checksum" not in bytes(data[:20]):
+            return original(handle, data)
+        original(handle, data[:len(data) // 2])
+        die()
+    backends._write_all = half
+    """,
+    "a record written and the lease not given back": """
+    leases.LocalLeases._drop = die
+    """,
+    "the second step half written": """
+    original, count = backends._write_parts, itertools.count()
+    def half(handle, parts):
+        if next(count) == 0:
+            return original(handle, parts)
+        backends._write_all(handle, memoryview(next(iter(parts)))[:1000])
+        die()
+    backends._write_parts = half
+    """,
+    "the run manifest half written": """
+    original = backends._write_all
+    def half(handle, data):
+        if b'"pipeline":"main"' not in bytes(data) or b"checksum" in bytes(data[:20]):
+            return original(handle, data)
+        original(handle, data[:len(data) // 2])
+        die()
+    backends._write_all = half
+    """,
+}
+# What the next run finds done already.
+DONE = {
+    "a record written and the lease not given back": ["make"],
+    "the second step half written": ["make"],
+    "the run manifest half written": ["double", "make", "total"],
+}
+
+
+def leases(lab: Lab) -> list[str]:
+    folder = Path(lab.store) / "leases"
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.name != "succession")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_next_run_after_a_kill_is_right(lab: Lab, place: str) -> None:
+    lab.write(PROJECT)
+    right = lab.oracle()
+    killed = lab.start(setup=DIE.format(plant=PLACES[place].strip()))
+    assert killed.wait() == -signal.SIGKILL
+    done = DONE.get(place, [])
+    began = time.monotonic()
+    outcome = lab.run()
+    assert (outcome.value, outcome.error) == (right, None), outcome.traceback
+    assert outcome.ran == sorted({"make", "double", "total"} - set(done))
+    assert time.monotonic() - began < EXPIRES_S, "it waited for a process that had been killed"
+    again = lab.run()
+    assert (again.value, again.ran) == (right, [])
+    assert leases(lab) == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_next_run_after_a_kill_is_right_where_it_cannot_be_seen_that_it_was_killed(
+    lab: Lab, place: str
+) -> None:
+    lab.write(PROJECT)
+    right = lab.oracle()
+    soon = "import prefect_mlpipe.core.leases as _l; _l.EXPIRES_S = 0.5\n"
+    blind = "import prefect_mlpipe.core.processes as _p; _p.has_ended = lambda process: False\n"
+    killed = lab.start(setup=soon + DIE.format(plant=PLACES[place].strip()))
+    assert killed.wait() == -signal.SIGKILL
+    outcome = lab.run(setup=soon + blind)
+    assert (outcome.value, outcome.error) == (right, None), outcome.traceback
+    assert outcome.ran == sorted({"make", "double", "total"} - set(DONE.get(place, [])))
+    again = lab.run(setup=soon + blind)
+    assert (again.value, again.ran) == (right, [])
+
+
+def test_a_step_killed_at_random_moments_is_right_afterwards(lab: Lab) -> None:
+    lab.write(PROJECT)
+    chance = random.Random(41)
+    began = time.monotonic()
+    lab.run("seed=1000")
+    took = time.monotonic() - began
+    for seed in range(15):
+        process = lab.start(f"seed={seed}")
+        time.sleep(chance.uniform(0.2, 1.0) * took)
+        process.kill()
+        process.wait()
+        right = lab.oracle(f"seed={seed}")
+        outcome = lab.run(f"seed={seed}")
+        assert (outcome.value, outcome.error) == (right, None), outcome.traceback
+        again = lab.run(f"seed={seed}")
+        assert (again.value, again.ran) == (right, [])
+    assert leases(lab) == []
+
+
+@pytest.mark.parametrize("torn", ["empty", "half", "zeros"])
+def test_a_torn_record_is_made_again_by_one_process_of_several(lab: Lab, torn: str) -> None:
+    lab.write(PROJECT)
+    right = lab.run().value
+    for path in (Path(lab.store) / "records").rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            path.write_bytes(
+                {"empty": b"", "half": data[: len(data) // 2], "zeros": bytes(len(data))}[torn]
+            )
+    started = [lab.start() for _ in range(3)]
+    outcomes = [process.outcome() for process in started]
+    assert [(one.value, one.error) for one in outcomes] == [(right, None)] * 3
+    ran = [name for one in outcomes for name in one.ran]
+    assert sorted(ran) == ["double", "make", "total"]
+    assert lab.run().ran == []

@@ -1,0 +1,590 @@
+"""Several processes that need the same steps at the same time: each step runs once over all.
+
+Events are put in order by files: a step says that it has begun, and goes on when it is let go.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_mlpipe.core.record import Record
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.runs import Run, Runs
+from tests.reuse.lab import Lab, Process
+
+PATIENCE_S = 120.0
+
+GATE = """
+import os
+import time
+
+def say(name):
+    open(name, "w").close()
+
+def until(name):
+    while not os.path.exists(name):
+        time.sleep(0.005)
+"""
+
+# What waits says so in its log. Nobody expires by himself unless a test says so.
+LOUD = "import logging; logging.basicConfig(level=logging.INFO, force=True)"
+NEVER = "import prefect_mlpipe.core.leases as _l; _l.EXPIRES_S = 3600.0"
+SOON = "import prefect_mlpipe.core.leases as _l; _l.EXPIRES_S = 1.0"
+# As if the holder were on another machine: whether its process lives cannot be seen.
+BLIND = "import prefect_mlpipe.core.processes as _p; _p.has_ended = lambda process: False"
+TOGETHER = "import gate, os; gate.say(f'here-{os.getpid()}'); gate.until('all')"
+
+SLOW = """
+from gate import say, until
+
+@step
+def slow(x: int) -> int:
+    ran("slow")
+    say("begun")
+    until("go")
+    return x + 1
+
+@step
+def other(x: int) -> int:
+    ran("other")
+    return x + 10
+
+@pipeline
+def main(who: str, x: int = 1, others: bool = False) -> int:
+    found = slow(x)
+    if others:
+        resolve(other(other(x)))
+    return found
+"""
+
+
+class Gate:
+    """The files by which processes are held and let go."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        lab.write({"gate.py": GATE})
+
+    def open(self, name: str) -> None:
+        (self._lab.folder / name).touch()
+
+    def seen(self, name: str) -> None:
+        eventually((self._lab.folder / name).exists)
+
+    def all_of(self, processes: list[Process]) -> None:
+        """Let processes go that have `TOGETHER`, as soon as all are there."""
+        for process in processes:
+            self.seen(f"here-{process.pid}")
+        self.open("all")
+
+
+def eventually(look: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not look():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def gate(lab: Lab) -> Gate:
+    return Gate(lab)
+
+
+@pytest.fixture
+def start(lab: Lab) -> Iterator[Callable[..., Process]]:
+    """Starts processes that are killed if they are left over."""
+    started: list[Process] = []
+
+    def start(*setup: str, **options: Any) -> Process:
+        who = options.pop("who")
+        arguments = ", ".join([f"who={who!r}", *filter(None, [options.pop("arguments", "")])])
+        started.append(lab.start(arguments, setup="\n".join([LOUD, *setup]), **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end()
+
+
+def run_of(lab: Lab, who: str) -> Run:
+    """The run of one process; the last one may be another's."""
+    (found,) = Runs(Store(lab.store), "main").filter(who=who)
+    return found
+
+
+def leases(lab: Lab) -> list[str]:
+    """What is left of leases and of who held them."""
+    folder = Path(lab.store) / "leases"
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.name != "succession")
+
+
+def records(lab: Lab) -> list[Path]:
+    return [path for path in (Path(lab.store) / "records").rglob("*") if path.is_file()]
+
+
+def waits(process: Process, step: str = "slow") -> None:
+    """Wait until a process says that it waits for another."""
+    eventually(lambda: f"{step}: waits for run " in process.printed())
+
+
+# --- at once -----------------------------------------------------------------------------------------
+
+CHAIN = """
+import time
+
+@step
+def grow(x: int) -> int:
+    ran(f"grow-{x}")
+    time.sleep(0.002)
+    return x + 1
+
+@pipeline
+def main(who: str, length: int = 20) -> int:
+    x = 0
+    for _ in range(length):
+        x = grow(x)
+    return x
+"""
+
+MAP = """
+@step
+def square(x: int) -> int:
+    ran(f"square-{x}")
+    return x * x
+
+@step
+def total(squares: list[int]) -> int:
+    ran("total")
+    return sum(squares)
+
+@pipeline
+def main(who: str, length: int = 60) -> int:
+    return total(square.map(range(length)))
+"""
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_a_chain_runs_once_over_all_processes(
+    lab: Lab, gate: Gate, start: Callable[..., Process], count: int
+) -> None:
+    lab.write(CHAIN)
+    started = [start(TOGETHER, who=f"{number}") for number in range(count)]
+    gate.all_of(started)
+    outcomes = [process.outcome() for process in started]
+    assert [(one.value, one.error) for one in outcomes] == [("builtins.int 20", None)] * count
+    assert sorted(name for one in outcomes for name in one.ran) == sorted(
+        f"grow-{x}" for x in range(20)
+    )
+    assert len(records(lab)) == 20
+    assert leases(lab) == []
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_each_item_of_a_map_runs_once_over_all_processes(
+    lab: Lab, gate: Gate, start: Callable[..., Process], count: int
+) -> None:
+    lab.write(MAP)
+    started = [start(TOGETHER, who=f"{number}") for number in range(count)]
+    gate.all_of(started)
+    outcomes = [process.outcome() for process in started]
+    total = sum(x * x for x in range(60))
+    assert [(one.value, one.error) for one in outcomes] == [(f"builtins.int {total}", None)] * count
+    expected = sorted(["total", *(f"square-{x}" for x in range(60))])
+    assert sorted(name for one in outcomes for name in one.ran) == expected
+    assert leases(lab) == []
+
+
+def test_a_value_that_is_lost_is_made_again_once_over_all_processes(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write("""
+        import numpy as np
+
+        @step
+        def make(n: int) -> np.ndarray:
+            ran("make")
+            return np.arange(n)
+
+        @step
+        def add(values: np.ndarray, scale: int) -> int:
+            ran("add")
+            return int(values.sum()) * scale
+
+        @pipeline
+        def main(who: str, scale: int = 1) -> int:
+            return add(make(10_000), scale)
+    """)
+    start(who="first").outcome()
+    (value,) = Path(lab.store, "values").rglob("*.npy")
+    value.unlink()
+    started = [start(TOGETHER, who=f"{n}", arguments="scale=2") for n in range(4)]
+    gate.all_of(started)
+    outcomes = [process.outcome() for process in started]
+    assert {one.value for one in outcomes} == {"builtins.int 99990000"}
+    assert sorted(name for one in outcomes for name in one.ran) == ["add", "make"]
+
+
+def test_who_waited_says_so_and_for_whom(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write(SLOW)
+    holder = start(who="holder")
+    gate.seen("begun")
+    waiter = start(who="waiter")
+    waits(waiter)
+    assert f", process {holder.pid})" in waiter.printed()
+    gate.open("go")
+    assert (holder.outcome().ran, waiter.outcome().ran) == (["slow"], [])
+    first, second = run_of(lab, "holder"), run_of(lab, "waiter")
+    assert f"slow: waits for run {first.name} of pipeline 'main' (host " in waiter.printed()
+    step = second["slow"]
+    assert (step.state, step.reused_from) == ("reused", first.name)
+    assert [str(one) for one in step.reasons] == [
+        f"waited for run {first.name}, which computed it"
+    ]
+    assert f"slow: reused (from run {first.name}, which was waited for, " in waiter.printed()
+    assert step.explain().startswith(f"slow: reused from run {first.name}, which was waited for")
+
+
+def test_a_plan_waits_for_nobody(lab: Lab, gate: Gate, start: Callable[..., Process]) -> None:
+    lab.write(SLOW)
+    holder = start(who="holder")
+    gate.seen("begun")
+    planned = lab.run("who='plan'", how="plan", plan=True)
+    assert planned.plan == {"slow": ("run", ["first run"])}
+    gate.open("go")
+    holder.outcome()
+
+
+def test_waiting_keeps_nothing_else_from_running(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write(SLOW)
+    holder = start(who="holder")
+    gate.seen("begun")
+    waiter = start(who="waiter", arguments="others=True")
+    eventually(lambda: waiter.ran() == ["other", "other"])
+    assert holder.ran() == ["slow"]
+    gate.open("go")
+    assert waiter.outcome().value == holder.outcome().value == "builtins.int 2"
+    assert waiter.ran() == ["other", "other"]
+
+
+def test_a_waiter_that_is_cancelled_ends_at_once(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write(SLOW)
+    holder = start(who="holder")
+    gate.seen("begun")
+    waiter = start(who="waiter")
+    waits(waiter)
+    waiter.kill(signal.SIGINT)
+    outcome = waiter.outcome()  # the holder has not ended: it has not been let go
+    assert str(outcome.error).startswith("KeyboardInterrupt")
+    assert run_of(lab, "waiter")["slow"].state == "cancelled"
+    gate.open("go")
+    assert holder.outcome().value == "builtins.int 2"
+
+
+def test_a_failure_elsewhere_in_the_run_ends_the_waiting_if_the_run_is_to_stop(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write(
+        SLOW
+        + """
+@step
+def broken(x: int) -> int:
+    until("fail")
+    raise ValueError("no")
+
+@pipeline
+def failing(who: str, x: int = 1) -> tuple[int, int]:
+    return slow(x), broken(x)
+"""
+    )
+    holder = start(who="holder")
+    gate.seen("begun")
+    waiter = start(who="waiter", pipeline="failing", options="failures='stop'")
+    waits(waiter)
+    gate.open("fail")
+    outcome = waiter.outcome()
+    assert outcome.error == "ValueError: no"
+    assert outcome.steps["slow"]["state"] == "cancelled"
+    gate.open("go")
+    assert holder.outcome().value == "builtins.int 2"
+
+
+def test_a_step_that_is_to_be_refreshed_waits_for_nobody(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write("""
+        from gate import say, until
+
+        @step
+        def slow(x: int, who: str) -> str:
+            ran("slow")
+            say("begun-" + who)
+            until("go-" + who)
+            return who
+
+        slow = slow.with_options(ignore=["who"])
+
+        @pipeline
+        def main(who: str, x: int = 1) -> str:
+            return slow(x, who)
+    """)
+    holder = start(who="holder")
+    gate.seen("begun-holder")
+    eager = start(who="eager", options="refresh=True")
+    gate.open("go-eager")
+    assert eager.outcome().value == "builtins.str 'eager'"
+    assert eager.ran() == ["slow"]
+    gate.open("go-holder")
+    assert holder.outcome().value == "builtins.str 'eager'"  # the first record of a key stands
+    later = start(who="later", options="refresh=True")
+    gate.open("go-later")
+    assert later.outcome().value == "builtins.str 'later'"
+    assert start(who="last").outcome().value == "builtins.str 'later'"
+
+
+# --- holders that end in another way -------------------------------------------------------------------
+
+
+def test_a_waiter_computes_what_the_other_run_failed_to(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write("""
+        import os
+        from gate import say, until
+
+        @step
+        def slow(x: int) -> int:
+            ran("slow")
+            say("begun")
+            until("go")
+            if os.environ.get("FAILS"):
+                raise ValueError("no")
+            return x + 1
+
+        @pipeline
+        def main(who: str, x: int = 1) -> int:
+            return slow(x)
+    """)
+    holder = start(NEVER, who="holder", environ={"FAILS": "1"})
+    gate.seen("begun")
+    waiter = start(NEVER, who="waiter")
+    waits(waiter)
+    gate.open("go")
+    assert holder.outcome().error == "ValueError: no"
+    outcome = waiter.outcome()
+    assert (outcome.value, outcome.ran) == ("builtins.int 2", ["slow"])
+    step = run_of(lab, "waiter")["slow"]
+    assert (step.state, [str(one) for one in step.reasons]) == ("ran", ["first run"])
+
+
+def test_a_lease_goes_back_when_the_step_fails_though_the_body_goes_on(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write("""
+        import os
+        from gate import say, until
+
+        @step
+        def quick(x: int) -> int:
+            return x
+
+        @step
+        def slow(x: int) -> int:
+            ran("slow")
+            if os.environ.get("FAILS"):
+                until("go")
+                raise ValueError("no")
+            return x + 1
+
+        @pipeline
+        def main(who: str, x: int = 1) -> int:
+            found = slow(x)
+            resolve(quick(x))
+            if os.environ.get("FAILS"):
+                say("begun")
+                until("end")  # the driver of this run is busy with the body
+            return found
+    """)
+    holder = start(NEVER, who="holder", environ={"FAILS": "1"})
+    gate.seen("begun")
+    waiter = start(NEVER, who="waiter")
+    waits(waiter)
+    gate.open("go")
+    assert waiter.outcome().value == "builtins.int 2"
+    gate.open("end")
+    assert holder.outcome().error == "ValueError: no"
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_holder_that_is_killed_is_succeeded_at_once_by_one_of_the_waiters(
+    lab: Lab, gate: Gate, start: Callable[..., Process], count: int
+) -> None:
+    lab.write(SLOW)
+    holder = start(NEVER, who="holder")
+    gate.seen("begun")
+    waiters = [start(NEVER, who=f"waiter-{number}") for number in range(count)]
+    for waiter in waiters:
+        waits(waiter)
+    holder.kill()
+    holder.wait()
+    gate.open("go")
+    outcomes = [waiter.outcome() for waiter in waiters]
+    assert [(one.value, one.error) for one in outcomes] == [("builtins.int 2", None)] * count
+    assert [name for one in outcomes for name in one.ran] == ["slow"]
+    assert leases(lab) == []
+
+
+def test_a_holder_that_is_killed_elsewhere_is_succeeded_when_its_lease_expires(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write(SLOW)
+    holder = start(SOON, who="holder")
+    gate.seen("begun")
+    waiter = start(SOON, BLIND, who="waiter")
+    waits(waiter)
+    holder.kill()
+    holder.wait()
+    gate.open("go")
+    outcome = waiter.outcome()
+    assert (outcome.value, outcome.ran) == ("builtins.int 2", ["slow"])
+    assert leases(lab) == []
+
+
+def test_a_holder_that_was_stopped_for_too_long_takes_what_the_other_has_made(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write("""
+        import os
+        from gate import say, until
+
+        @step
+        def slow(x: int) -> int:
+            ran("slow")
+            say("begun")
+            until("go")
+            return os.getpid()
+
+        @step
+        def after(x: int) -> int:
+            ran("after")
+            return x + 1
+
+        @pipeline
+        def main(who: str, x: int = 1) -> int:
+            return after(slow(x))
+    """)
+    holder = start(SOON, who="holder")
+    gate.seen("begun")
+    waiter = start(SOON, who="waiter")
+    waits(waiter)
+    holder.kill(signal.SIGSTOP)
+    gate.open("go")
+    value = f"builtins.int {waiter.pid + 1}"
+    assert waiter.outcome().value == value
+    assert waiter.ran() == ["after", "slow"]
+    holder.kill(signal.SIGCONT)
+    outcome = holder.outcome()
+    assert (outcome.value, outcome.ran) == (value, ["slow"])
+    step = run_of(lab, "holder")["slow"]
+    assert (step.state, step.reused_from) == ("ran", run_of(lab, "waiter").name)
+    assert len(records(lab)) == 2
+    assert leases(lab) == []
+
+
+# --- no circles ----------------------------------------------------------------------------------------
+
+NESTED = """
+import os
+from gate import say, until
+
+@step
+def inner(x: int) -> int:
+    ran("inner")
+    say(f"begun-{os.getpid()}")
+    until(f"go-{os.getpid()}")
+    return x + 1
+
+@pipeline
+def below(x: int) -> int:
+    return inner(x)
+
+@step
+def outer(x: int) -> int:
+    ran("outer")
+    return below.local(x) * 10
+
+@pipeline
+def main(who: str, x: int = 1) -> int:
+    return outer(x)
+
+@pipeline
+def plain(who: str, x: int = 1) -> int:
+    return inner(x)
+"""
+
+
+def test_a_run_inside_a_step_waits_for_nobody(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write(NESTED)
+    environ = {"PREFECT_MLPIPE_STORE": lab.store}
+    holder = start(NEVER, who="holder", pipeline="plain", environ=environ)
+    gate.seen(f"begun-{holder.pid}")
+    nested = start(NEVER, who="nested", environ=environ)
+    gate.open(f"go-{nested.pid}")
+    assert nested.outcome().value == "builtins.int 20"
+    assert nested.ran() == ["inner", "outer"]
+    gate.open(f"go-{holder.pid}")
+    assert holder.outcome().value == "builtins.int 2"
+
+
+def test_a_step_that_runs_a_pipeline_with_itself_ends(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write("""
+        @step(ignore=["depth"])
+        def down(x: int, depth: int) -> int:
+            ran("down")
+            return x if depth == 0 else again.local(x, depth - 1) + 1
+
+        @pipeline
+        def again(x: int, depth: int) -> int:
+            return down(x, depth)
+
+        @pipeline
+        def main(who: str) -> int:
+            return down(1, 1)
+    """)
+    outcome = start(NEVER, who="only", environ={"PREFECT_MLPIPE_STORE": lab.store}).outcome()
+    assert outcome.error is None, outcome.traceback
+    assert outcome.ran == ["down", "down"]
+
+
+def test_records_that_were_waited_for_are_ordinary_records(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write(SLOW)
+    holder = start(who="holder")
+    gate.seen("begun")
+    waiter = start(who="waiter")
+    waits(waiter)
+    gate.open("go")
+    holder.outcome()
+    waiter.outcome()
+    (path,) = records(lab)
+    record = Store(lab.store).read_record(path.name)
+    assert isinstance(record, Record)
+    later = start(who="later").outcome()
+    assert (later.value, later.ran) == ("builtins.int 2", [])
+    assert run_of(lab, "later")["slow"].reasons == []
