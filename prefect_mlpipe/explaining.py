@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from prefect_mlpipe.core.describing import (
@@ -54,11 +55,13 @@ class Side(NamedTuple):
         manifest: what its key is made of.
         code: gives the parts of some code by its digest, `None` where they are not known.
         values: gives what the node or field of a name handed on: place → stored value.
+        run: which run saw it, and when; empty for one that is not over.
     """
 
     manifest: Manifest
     code: Callable[[str], KeptCode | None]
     values: Callable[[str], Values]
+    run: str = ""
 
 
 def side_of(store: Store, manifest: Mapping[str, Any], run: Mapping[str, Any] | None) -> Side:
@@ -80,7 +83,13 @@ def side_of_record(store: Store, record: Record) -> Side:
     """Return a step as the run that left a record saw it."""
     where = record.provenance
     run = store.read_run(str(where.get("pipeline")), str(where.get("run_id")))
-    return side_of(store, record.manifest, run)
+    name = f"run {where.get('run')} of {moment(record.created)}"
+    return side_of(store, record.manifest, run)._replace(run=name)
+
+
+def moment(seconds: float) -> str:
+    """Return a point in time as people read it."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def code_in(store: Store, code: str) -> KeptCode | None:
@@ -131,7 +140,7 @@ def explanation(
         now: as it is now.
         store: where code and values are.
     """
-    lines = []
+    lines = [] if before is None else [f"  compared with {before.run}:"]
     for reason in reasons:
         lines.append(f"  {reason}")
         if reason.kind in MEANINGS:

@@ -29,8 +29,8 @@ class LogReporter:
         """Say nothing before the end."""
 
     def behind(self, run: StepRun, holder: str) -> None:
-        """Log for whom a step waits."""
-        logger.info("%s: waits for %s", run.name, holder)
+        """Log for whom a step waits; loud, for nothing else would say why nothing happens."""
+        logger.warning("%s: waits for %s", run.name, holder)
 
     def settled(self, run: StepRun) -> None:
         """Log what became of a step."""

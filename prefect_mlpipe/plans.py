@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from prefect_mlpipe.core.manifest import Reason, sentences
+from prefect_mlpipe.reporting.summary import seconds_text
 
 _FOLDED_FROM: Final = 30  # steps: a shorter plan has a row for each
 _SHOWN_REASONS: Final = 3
 _NARROW, _WIDE = 80, 120
-_LONGEST_NAME: Final = 36
 _MAYBE = "run? = a step above runs; if it makes the same value again, this one is reused"
 
 
@@ -116,15 +116,16 @@ class Plan(Sequence[StepPlan]):
         names = ["step", "action", "why", "compute", "expected"]
         if all(step.compute == "default" for step in self.steps):
             names.remove("compute")
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        width = min(max(shutil.get_terminal_size((_WIDE, 24)).columns, _NARROW), _WIDE)
+        head = box.SIMPLE_HEAD
+        table = Table(box=head, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
         for name in names:
             right = "right" if name == "expected" else "left"
-            width = _LONGEST_NAME if name == "step" else None
-            table.add_column(name, overflow="fold", justify=right, max_width=width)  # type: ignore[arg-type]
+            most = width // 4 if name == "step" else None
+            table.add_column(name, overflow="fold", justify=right, max_width=most)  # type: ignore[arg-type]
         for row in rows:
             cells = {**row._asdict(), "why": "\n".join(row.why)}
             table.add_row(*(cells[name] for name in names))
-        width = min(max(shutil.get_terminal_size((_WIDE, 24)).columns, _NARROW), _WIDE)
         text = io.StringIO()
         Console(file=text, width=width, color_system=None, markup=False, emoji=False).print(table)
         table_lines = [line.rstrip() for line in text.getvalue().splitlines()]
@@ -175,7 +176,8 @@ class Plan(Sequence[StepPlan]):
         new = sum(step.expected_seconds is None for step in running)
         parts = [f"{self.pipeline}: {said or 'no steps'}"]
         if new < len(running):
-            parts.append(f"{seconds_text(self.expected_seconds)} expected, one after the other")
+            order = ", one after the other" if len(running) > 1 else ""
+            parts.append(f"{seconds_text(self.expected_seconds)} expected{order}")
         if new:
             parts.append(f"{new:,} never timed")
         return "; ".join(parts)
@@ -194,15 +196,4 @@ def _expected(steps: Sequence[StepPlan]) -> str:
     if steps[0].action == "reuse":
         return ""
     known = [step.expected_seconds for step in steps if step.expected_seconds is not None]
-    return seconds_text(sum(known) if known else None)
-
-
-def seconds_text(seconds: float | None) -> str:
-    """Return seconds as a person reads them; `?` where nobody knows."""
-    if seconds is None:
-        return "?"
-    if seconds < 1:
-        return f"{seconds:.3f} s"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+    return seconds_text(sum(known)) if known else "?"

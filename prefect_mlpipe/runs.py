@@ -22,7 +22,7 @@ from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.outputs import gather
 from prefect_mlpipe.errors import OutputError, RunNotFound
-from prefect_mlpipe.explaining import Side, explanation, side_of, side_of_record
+from prefect_mlpipe.explaining import Side, explanation, moment, side_of, side_of_record
 from prefect_mlpipe.reporting.summary import seconds_text
 
 Json = Any
@@ -227,7 +227,7 @@ class StepResult:
         if self.state != "reused":
             return f"ran in {took}" if self.state == "ran" else self.state
         record = self._store.read_record(self.key) if self.key else None
-        made = f", made {_moment(record.created)} in {took}" if record is not None else ""
+        made = f", made {moment(record.created)} in {took}" if record is not None else ""
         source = f" from run {self.reused_from}" if self.reused_from else ""
         source += ", which was waited for" if self.reasons else ""
         return f"reused{source}{made}; nothing that counts has changed"
@@ -258,10 +258,6 @@ class StepResult:
         record = self._store.read_record(self.key) if self.key else None
         found = self._entry["manifest"] if record is None else record.manifest
         return None if found is None else side_of(self._store, found, self._document)
-
-
-def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 class Run:

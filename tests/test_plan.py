@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from prefect_mlpipe import Plan, pipeline, resolve, step
+from prefect_mlpipe import Plan, StepPlan, pipeline, resolve, step
+from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.errors import InvalidPipeline, NoSuchCompute, UnstableInput
 from tests.project import Project, ran
 
@@ -254,6 +255,102 @@ def test_a_plan_refuses_what_a_run_would_refuse(project: Project) -> None:
 
     with pytest.raises(UnstableInput):
         project.own(q).plan()
+
+
+def reasons(*names: str) -> tuple[Reason, ...]:
+    return tuple(Reason("code changed", name) for name in names)
+
+
+def test_a_plan_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    many = reasons("helpers.clean", f"helpers.{'very' * 40}_long", "conf.RATE", "conf.K", "conf.L")
+    steps = [
+        StepPlan("load", "reuse", (), "default", 1.0),
+        StepPlan("prepare/features#2/clean_all_of_the_columns", "run", many, "gpu", 12.5),
+        StepPlan("score", "run?", reasons("models.fit"), "default", 9000.0),
+    ]
+    lines = str(Plan("digits", steps, "score")).splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    for part in (
+        "code changed: helpers.clean",
+        "and 2 more",
+        "12.5 s",
+        "2 h 30 min",
+        "gpu",
+        "reuse",
+    ):
+        assert part in text
+    assert "conf.L" not in text
+    assert "more after 'score'" in text
+    assert lines[-2] == "digits: 1 reuse, 1 run, 1 run?; 2 h 30 min expected, one after the other"
+    assert lines[-1].startswith("run? = a step above runs")
+
+
+def test_a_plan_of_one_compute_does_not_name_it() -> None:
+    steps = [StepPlan("load", "run", reasons("main.load"), "default", None)]
+    plan = Plan("digits", steps, None)
+    assert "compute" not in str(plan)
+    assert str(plan).endswith("digits: 1 run; 1 never timed")
+    assert "run? =" not in str(plan)
+    assert str(Plan("digits", [], None)) == "digits: no steps"
+
+
+def test_a_long_plan_folds_neighbours_of_one_fate() -> None:
+    same = reasons("helpers.clean")
+    steps = [
+        *(StepPlan(f"load#{n}", "reuse", (), "default", 1.0) for n in range(200)),
+        StepPlan("train", "run", same, "default", 2.0),
+        *(StepPlan(f"score#{n}", "run", reasons("main.score"), "default", 0.5) for n in range(100)),
+    ]
+    lines = str(Plan("digits", steps, None)).splitlines()
+    assert len(lines) < 12
+    assert any("load#0 … load#199 (200 steps)" in line for line in lines)
+    assert any("score#0 … score#99 (100 steps)" in line and "50.0 s" in line for line in lines)
+    assert lines[-1] == "digits: 200 reuse, 101 run; 52.0 s expected, one after the other"
+    assert "…" not in str(Plan("digits", steps[180:205], None))
+
+
+def test_a_plan_is_a_table_in_a_notebook() -> None:
+    steps = [StepPlan("load", "run", reasons("main.<lambda>", "conf.K"), "default", None)]
+    html = Plan("digits", steps, None, ["<b>"])._repr_html_()
+    assert "code changed: main.&lt;lambda&gt;<br>code changed: conf.K" in html
+    assert "! &lt;b&gt;" in html
+
+
+def test_a_plan_explains_its_steps(project: Project) -> None:
+    owned = project.own(digits)
+    with pytest.raises(KeyError, match=r"no step 'lod'; it has load, split"):
+        owned.plan().explain("lod")
+    assert owned.plan().explain("load").startswith("load: run\n  first run\n")
+    owned.local()
+    assert owned.plan().explain("load") == "load: reuse; nothing that counts has changed"
+    plan = owned.plan(lr=2.0)
+    lines = plan.explain("train").splitlines()
+    assert lines[0] == "train: run"
+    assert lines[1].startswith(f"  compared with run {owned.runs.last().name} of 20")
+    assert lines[2:] == ["  parameter 'lr' changed: 1.0 → 2.0"]
+    assert "input 'model' may change (from train)" in plan.explain("evaluate")
+
+
+def test_items_are_counted_and_the_first_is_explained(project: Project) -> None:
+    @pipeline
+    def p(items: list[int]) -> Any:
+        return load.map(items)
+
+    owned = project.own(p)
+    owned.local([1, 2, 3])
+    plan = owned.plan([1, 5, 6])
+    assert plan.items == {"load": (2, 3)}
+    assert "2 of 3 items: parameter 'n' changed: 2 → 5" in str(plan)
+    lines = plan.explain("load").splitlines()
+    assert lines[:3] == [
+        "load: run",
+        "  parameter 'n' changed: 2 → 5",
+        "  parameter 'n' changed: 3 → 6",
+    ]
+    assert lines[3:5] == ["", "  load[1]"]
+    assert lines[-1] == "  parameter 'n' changed: 2 → 5"
 
 
 def test_a_plan_is_a_sequence(project: Project) -> None:

@@ -110,7 +110,8 @@ def test_explain_says_what_was_compared(project: Project) -> None:
     owned.local(5)
     lines = owned.runs.last()["load"].explain().splitlines()
     assert lines[0].startswith("load: ran in ")
-    assert lines[1:] == ["  parameter 'n' changed: 4 → 5"]
+    assert lines[1].startswith(f"  compared with run {owned.runs.list()[1].name} of 20")
+    assert lines[2:] == ["  parameter 'n' changed: 4 → 5"]
     owned.local(5)
     text = owned.runs.last()["load"].explain()
     assert text.startswith("load: reused from run ")

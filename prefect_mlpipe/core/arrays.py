@@ -9,6 +9,7 @@ counts as it is, byte order and offsets of fields included, since a step can see
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -54,7 +55,7 @@ def _of_another_library(kind: type) -> Handler | None:
     if name.startswith("cupy.") and kind.__name__ == "ndarray":
         return as_branch(_on_gpu)
     if kind is np.ufunc:
-        return as_leaf(_ufunc)
+        return _ufunc
     return None
 
 
@@ -173,13 +174,24 @@ def _generic(encoder: Encoder, value: Any) -> Sequence[Piece]:
     return record("numpy.scalar", name, dtype(value.dtype), *elements(encoder, array))
 
 
-def _ufunc(encoder: Encoder, value: np.ufunc) -> bytes:
+def _ufunc(encoder: Encoder, value: np.ufunc) -> Piece:
     name = value.__name__
     for library in ("numpy", "scipy.special"):
         found = getattr(sys.modules.get(library), name, None)
         if found is value:
             return packed("ufunc", text(f"{library}.{name}"))
-    raise encoder.refuse(value, "the function inside a ufunc made by frompyfunc cannot be seen")
+    made_of = [each for each in gc.get_referents(value) if callable(each)]
+    if not made_of:
+        raise encoder.refuse(value, "what a ufunc of compiled code does cannot be seen")
+    return encoder.branch(
+        value,
+        lambda _, each: record(
+            "numpy.frompyfunc",
+            scalar((each.nin, each.nout)),
+            encoder.encode(each.identity),
+            *map(encoder.encode, made_of),
+        ),
+    )
 
 
 _SPARSE_PARTS: Final = {

@@ -18,12 +18,12 @@ import functools
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from blake3 import blake3
 
-from prefect_mlpipe.core.encode import Encoder
+from prefect_mlpipe.core.encode import Encoder, branch
 from prefect_mlpipe.core.environment import USER, Owner, owner_of
 from prefect_mlpipe.core.parts import (
     Attributes,
@@ -33,7 +33,7 @@ from prefect_mlpipe.core.parts import (
     own_and_whole,
     owner_of_function,
 )
-from prefect_mlpipe.core.pieces import Piece, count, packed, record, text
+from prefect_mlpipe.core.pieces import Piece, count, packed, record, text, unordered
 
 # What Python and libraries keep in a class for themselves.
 _NOISE: Final = frozenset(
@@ -259,7 +259,41 @@ def _declared(cls: Any) -> list[tuple[str, object]]:
         found += _pydantic(cls)
     if _is_declarative(cls):
         found.append(("annotations", annotations_of(cls)))
-    return found
+    return [*found, *_seen_by_checks(cls), *_said_of_bases(own)]
+
+
+def _seen_by_checks(cls: Any) -> Iterator[tuple[str, object]]:
+    """Yield what `isinstance` looks at beside methods and bases."""
+    if type(cls) is abc.ABCMeta or (isinstance(cls, abc.ABCMeta) and _registered(cls)):
+        yield ("registered", _Registered(cls))
+    if vars(cls).get("_is_runtime_protocol"):
+        yield ("members", sorted(_annotations(cls)))
+
+
+def _said_of_bases(own: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield arguments of generic bases, `Box[int]`, and configuration that pydantic keeps."""
+    for base in own.get("__orig_bases__", ()):
+        if typing.get_origin(base) not in (None, typing.Generic, typing.Protocol):
+            yield ("base", base)
+    if "__pydantic_config__" in own:
+        yield ("config", own["__pydantic_config__"])
+
+
+class _Registered:
+    """The classes that pass for an abstract class: looked at anew each time."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+
+
+def _registered(cls: type) -> list[type]:
+    references = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
+    return [found for reference in references if (found := reference()) is not None]
+
+
+@branch(_Registered)
+def _registered_parts(encoder: Encoder, value: _Registered) -> Sequence[Piece]:
+    return record("registered", *unordered(map(encoder.encode, _registered(value.cls))))
 
 
 def _is_declarative(cls: type) -> bool:
@@ -359,6 +393,18 @@ def _descriptor(*names: str) -> Any:
     return lambda encoder, value: encoder.branch(value, parts)
 
 
+def _own_descriptor(*names: str) -> Any:
+    """Encode a descriptor of a class that was derived from one of Python's."""
+
+    def parts(encoder: Encoder, value: Any) -> Sequence[Piece]:
+        held = getattr(value, "__dict__", {})
+        state = {name: item for name, item in held.items() if not name.startswith("__")}
+        inner = (encoder.encode(getattr(value, name)) for name in names)
+        return record("own descriptor", encoder.encode(type(value)), encoder.encode(state), *inner)
+
+    return lambda encoder, value: encoder.branch(value, parts)
+
+
 def _type_variable(encoder: Encoder, value: Any) -> Sequence[Piece]:
     names = ("__bound__", "__constraints__", "__covariant__", "__contravariant__", "__default__")
     held = [encoder.encode(getattr(value, name, None)) for name in names]
@@ -387,6 +433,9 @@ def _find(kind: type) -> Any:
         return _forward
     if kind in _DESCRIPTORS:
         return _descriptor(*_DESCRIPTORS[kind])
+    for base in (property, classmethod, staticmethod):
+        if issubclass(kind, base):
+            return _own_descriptor(*_DESCRIPTORS[base])
     return None
 
 

@@ -11,6 +11,7 @@ secret types nor what is named like one.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import enum
 import itertools
 import os
@@ -34,6 +35,22 @@ _PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, range)
 _SPOKEN: Final = frozenset(
     {"datetime", "decimal", "fractions", "uuid", "pathlib", "zoneinfo", "pathlib._local"}
 )
+_LIBRARIES: Final = frozenset(
+    {
+        "cudf",
+        "cupy",
+        "geopandas",
+        "jax",
+        "numpy",
+        "pandas",
+        "polars",
+        "pyarrow",
+        "scipy",
+        "tensorflow",
+        "torch",
+        "xarray",
+    }
+)
 _SECRET_NAME: Final = re.compile(
     r"passw|secret|token|credential|(api|access|private|auth)_?key", re.IGNORECASE
 )
@@ -45,11 +62,14 @@ def describe(value: object, name: str = "", limit: int = FEW) -> Facts:
     """Return place → what stands there, short.
 
     Args:
-        value: anything; nothing in it is called but what the library it comes from has written.
+        value: anything.
         name: what it is called, if it is; a name like that of a secret hides it.
         limit: how many facts at most.
     """
-    return dict(itertools.islice(_facts(value, "", name, 0), limit))
+    try:
+        return dict(itertools.islice(_facts(value, "", name, 0), limit))
+    except Exception:  # whatever a class of the user's does when it is looked at: no step may fail
+        return {"type": type_name(type(value))}
 
 
 def shorten(text: str, length: int = SHOWN_LENGTH) -> str:
@@ -99,7 +119,7 @@ def _facts(value: object, at: str, name: str, depth: int) -> Iterator[tuple[str,
         yield f"{at} length".strip(), f"{len(value):,}"
     if depth < _DEPTH:
         for place, inner, child in children:
-            yield from _facts(child, f"{at}{place}", inner, depth + 1)
+            yield from _facts(child, f"{at}{place}".strip(), inner, depth + 1)
 
 
 def _text(value: object, name: str) -> str | None:
@@ -117,6 +137,8 @@ def _text(value: object, name: str) -> str | None:
         return f"module {value.__name__}"
     if kind.__module__ in _SPOKEN:
         return shorten(repr(value))
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta):  # of pandas, too
+        return shorten(str(value))
     if isinstance(value, re.Pattern):
         return shorten(repr(value.pattern))
     return None
@@ -132,7 +154,7 @@ def _children(value: Any) -> Iterable[tuple[str, str, object]] | None:
     if isinstance(value, list | tuple):
         return ((f"[{index}]", "", item) for index, item in enumerate(value))
     if isinstance(value, set | frozenset):
-        return ()
+        return _members(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return ((f".{n}", n, getattr(value, n, None)) for n in names)
@@ -140,6 +162,13 @@ def _children(value: Any) -> Iterable[tuple[str, str, object]] | None:
     if isinstance(held, dict):
         return ((f".{n}", n, held[n]) for n in sorted(held) if not n.startswith("__"))
     return None
+
+
+def _members(value: set[Any] | frozenset[Any]) -> list[tuple[str, str, object]]:
+    """Return the plain members of a small set, each under its own name: a set has no places."""
+    if len(value) > FEW or not all(type(member) in _PLAIN for member in value):
+        return []
+    return [(f" member {text}", "", True) for text in sorted(map(_key, value))]
 
 
 def _key(key: object) -> str:
@@ -169,8 +198,14 @@ def _place(value: File | Folder) -> Iterator[tuple[str, str]]:
         yield f"'{name}'", f"content {digest[:8]}"
 
 
+def _has(value: object, *names: str) -> bool:
+    """Whether a value of a library has attributes; a user's own might do anything when asked."""
+    modules = {base.__module__.partition(".")[0] for base in type(value).__mro__}
+    return not modules.isdisjoint(_LIBRARIES) and all(hasattr(value, name) for name in names)
+
+
 def _is_frame(value: object) -> bool:
-    return all(hasattr(value, name) for name in ("columns", "dtypes", "shape"))
+    return _has(value, "shape", "dtypes", "columns")
 
 
 def _frame(value: Any) -> Iterator[tuple[str, str]]:
@@ -195,7 +230,7 @@ def _index(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _is_arrow(value: object) -> bool:
-    return hasattr(value, "schema") and hasattr(value, "num_rows")
+    return _has(value, "schema", "num_rows")
 
 
 def _arrow(value: Any) -> Iterator[tuple[str, str]]:
@@ -205,7 +240,7 @@ def _arrow(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _is_array(value: object) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "shape")
+    return _has(value, "shape", "dtype")
 
 
 def _array(value: Any) -> Iterator[tuple[str, str]]:
@@ -264,10 +299,14 @@ def _facts_that_differ(before: Mapping[str, str], after: Mapping[str, str]) -> l
         come.remove(new)
     for place, fact in after.items():
         if place in before and before[place] != fact:
-            lines.append(f"{place or 'value'}: {before[place]} → {fact}")
-    lines += [f"{place or 'value'} removed (was {before[place]})" for place in gone]
-    lines += [f"{place or 'value'} added ({after[place]})" for place in come]
+            lines.append(f"{place}: {before[place]} → {fact}")
+    lines += [f"{place} removed{_was(place, f'was {before[place]}')}" for place in gone]
+    lines += [f"{place} added{_was(place, after[place])}" for place in come]
     return lines + _reordered(before, after)
+
+
+def _was(place: str, fact: str) -> str:
+    return "" if " member " in f" {place}" else f" ({fact})"
 
 
 def _renamed(
@@ -297,6 +336,13 @@ def _reordered(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]
 
 def content_differences(before: Any, after: Any) -> list[str]:
     """Return where two tables or arrays of the same description differ, as far as that is known."""
+    try:
+        return _content_differences(before, after)
+    except Exception:  # a library that will not compare its values: then nobody can say
+        return []
+
+
+def _content_differences(before: Any, after: Any) -> list[str]:
     if _is_frame(before) and hasattr(before, "iloc"):
         lines = []
         for at, label in enumerate(before.columns):
@@ -323,10 +369,7 @@ def _elements(what: str, before: Any, after: Any) -> list[str]:
     if before.shape != after.shape or before.dtype.names:
         return []
     old, new = before.reshape(-1), after.reshape(-1)
-    try:
-        differs = np.asarray(old != new, dtype=bool) & ~((old != old) & (new != new))
-    except (TypeError, ValueError):  # elements that cannot be compared, or give no plain answer
-        return []
+    differs = np.asarray(old != new, dtype=bool) & ~((old != old) & (new != new))
     places = np.flatnonzero(differs)
     if not len(places):
         return []

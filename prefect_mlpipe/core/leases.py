@@ -432,7 +432,7 @@ class Heart:
             leases.close()
 
     def _beat(self) -> None:
-        due = 0.0
+        due: float | None = None  # a run that is over before that is spared a renewal
         while True:
             with self._lock:
                 alive = list(self._alive)
@@ -440,9 +440,10 @@ class Heart:
                     self._thread = None
                     return
             every_s = min(leases.expires_s for leases in alive) / RENEWALS
-            renewing = time.monotonic() >= due
-            if renewing:
-                due = time.monotonic() + every_s
+            now = time.monotonic()
+            renewing = due is not None and now >= due
+            if due is None or renewing:
+                due = now + every_s
             for leases in alive:
                 try:
                     leases.tidy()

@@ -40,6 +40,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from prefect_mlpipe.core import reductions
+from prefect_mlpipe.core.classes import owner_of_class
 from prefect_mlpipe.core.encode import Encoder, Handler, as_branch, branch, defines, leaf
 from prefect_mlpipe.core.environment import owner_of
 from prefect_mlpipe.core.pieces import Piece, count, octets, packed, record, scalar, text, unordered
@@ -53,6 +54,8 @@ _FAMILIES: Final = {
     "pyarrow": "arrow",
     "polars": "tables",
     "torch": "tensors",
+    "xarray": "labelled",
+    "PIL": "labelled",
 }
 
 _SECRETS: Final = {
@@ -76,6 +79,7 @@ _LOCKS: Final = (
     asyncio.Condition,
 )
 
+_REGISTERED: Final = (type, types.FunctionType)
 _WEAK: Final = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 
 # Reached by code as globals, these change nothing that a step computes: only the type counts.
@@ -158,10 +162,38 @@ def _refusal(kind: type, why: str) -> Handler:
 
     def refuse(encoder: Encoder, value: object) -> Piece:
         if inert and encoder.code_depth:
-            return packed("inert", text(f"{kind.__module__}.{kind.__qualname__}"))
+            return _inert(encoder, value)
         raise encoder.refuse(value, why)
 
     return refuse
+
+
+def _inert(encoder: Encoder, value: object) -> Piece:
+    """Encode a global without content by its type, and by what of it is code or a constant."""
+    kind = type(value)
+    name = text(f"{kind.__module__}.{kind.__qualname__}")
+    held: list[object] = [kind] if owner_of_class(kind).kind == "user" else []
+    if isinstance(value, contextvars.ContextVar):
+        held += _default_of(value)
+    elif isinstance(value, _WEAK):
+        held += _registered_in(value)
+    if not held:
+        return packed("inert", name)
+    return encoder.branch(value, lambda _, __: record("inert", name, *map(encoder.encode, held)))
+
+
+def _default_of(variable: contextvars.ContextVar[Any]) -> list[object]:
+    try:
+        return [contextvars.Context().run(variable.get)]
+    except LookupError:
+        return []
+
+
+def _registered_in(weak: Any) -> list[object]:
+    """Return the entries that are code: a register of classes is no cache."""
+    if isinstance(weak, weakref.WeakSet):
+        return [{each for each in weak if isinstance(each, _REGISTERED)}]
+    return [pair for pair in weak.items() if any(isinstance(each, _REGISTERED) for each in pair)]
 
 
 def _secret(encoder: Encoder, value: object) -> bytes:

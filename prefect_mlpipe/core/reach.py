@@ -381,7 +381,9 @@ def encode_module(encoder: Encoder, module: types.ModuleType) -> Piece:
         return foreign(encoder, owner, module.__name__, "")
     file = getattr(module, "__file__", None) or ""
     if file.endswith(_EXTENSIONS):
-        return packed("extension", _hash_of_file(file, os.stat(file).st_mtime_ns))
+        found = _hash_of_file(file, os.stat(file).st_mtime_ns)
+        encoder.reach.append(Part(module.__name__, found, module))
+        return packed("extension", found)
     return encode_namespace(encoder, vars(module))
 
 

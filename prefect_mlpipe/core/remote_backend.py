@@ -29,6 +29,7 @@ class RemoteBackend(Backend):
         self._options = options
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
+        self._honours_create: bool | None = None
 
     @property
     def files(self) -> Any:
@@ -81,6 +82,16 @@ class RemoteBackend(Backend):
             raise unavailable(self.url, f"writing {name}", error) from error
         self.replace(name, data)
         return True
+
+    def honours_create(self, name: str) -> bool:
+        """Find out, once, whether of several that create a name only the first one succeeds.
+
+        Args:
+            name: something to create; where it stands already, one request tells.
+        """
+        if self._honours_create is None:
+            self._honours_create = not all(self.create(name, b"") for _ in range(2))
+        return self._honours_create
 
     @override
     def replace(self, name: str, data: Bytes) -> None:

@@ -14,8 +14,8 @@ from queue import Empty, SimpleQueue
 
 from typing_extensions import override
 
-from prefect_mlpipe.core.backends import Backend
 from prefect_mlpipe.core.leases import Holder, Leases, heart
+from prefect_mlpipe.core.remote_backend import RemoteBackend
 from prefect_mlpipe.errors import StoreUnavailable
 
 _PROBE = "leases/create-once"
@@ -24,7 +24,7 @@ _PROBE = "leases/create-once"
 class RemoteLeases(Leases):
     """Leases in any store, object by object."""
 
-    def __init__(self, backend: Backend, run: str, pipeline: str) -> None:
+    def __init__(self, backend: RemoteBackend, run: str, pipeline: str) -> None:
         super().__init__(run, pipeline)
         self._backend = backend
         self._me_here: Holder | None = None
@@ -48,9 +48,7 @@ class RemoteLeases(Leases):
         if self._me_here is None:
             self._me_here = self._me()
             self._document = self._me_here.to_bytes()
-            # The second of two always finds the first, where create-once is honoured.
-            twice = (self._backend.create(_PROBE, b"") for _ in range(2))
-            self._exclusive = not all(twice)
+            self._exclusive = self._backend.honours_create(_PROBE)
             heart.add(self)
 
     def _create(self, name: str) -> bool:

@@ -11,6 +11,7 @@ the same defaults and attributes. Where it does not there is no source, rather t
 from __future__ import annotations
 
 import ast
+import functools
 import linecache
 import sys
 from collections.abc import Collection, Iterable, Iterator
@@ -122,14 +123,7 @@ class _File:
     def __init__(self, name: str, names: dict[str, Any]) -> None:
         linecache.checkcache(name)
         self._lines = linecache.getlines(name, names)
-        self._codes: dict[str, list[CodeType]] = {}
-        try:
-            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # a notebook's cell may await
-            whole = compile("".join(self._lines), name, "exec", flags, dont_inherit=True)
-        except (SyntaxError, ValueError):  # it is being edited
-            return
-        for code in _inner(whole):
-            self._codes.setdefault(code.co_qualname, []).append(code)
+        self._codes = _compiled(name, "".join(self._lines))
 
     def named(self, qualified_name: str) -> list[CodeType]:
         """Return the functions and class bodies of a name."""
@@ -138,6 +132,20 @@ class _File:
     def text(self, code: CodeType) -> str:
         """Return the lines that some code of this file stands in."""
         return dedent("".join(self._lines[code.co_firstlineno - 1 : _last_line(code)])).rstrip()
+
+
+@functools.lru_cache(maxsize=128)  # the steps of a run share their files
+def _compiled(name: str, text: str) -> dict[str, list[CodeType]]:
+    """Return the functions and class bodies of a source, by their qualified names."""
+    found: dict[str, list[CodeType]] = {}
+    try:
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # a notebook's cell may await
+        whole = compile(text, name, "exec", flags, dont_inherit=True)
+    except (SyntaxError, ValueError):  # it is being edited
+        return found
+    for code in _inner(whole):
+        found.setdefault(code.co_qualname, []).append(code)
+    return found
 
 
 def _inner(code: CodeType) -> Iterator[CodeType]:

@@ -228,6 +228,7 @@ class Store:
         """
         if isinstance(self._backend, LocalBackend):
             return LocalLeases(self._backend.folder, run, pipeline)
+        assert isinstance(self._backend, RemoteBackend)
         return RemoteLeases(self._backend, run, pipeline)
 
     # --- code, and the latest manifest of a function --------------------------------------------

@@ -96,7 +96,7 @@ class Decider:
         """
         code = self.keyer.code(node.step, node.name).code
         facts, codes = self.keyer.described(node.step, node.arguments)
-        if not facts and self._store.has_code(code.digest):
+        if not facts and (not code.digest or self._store.has_code(code.digest)):
             return manifest
         places = {"": code, **codes} if code.digest else codes
         new = {p: each for p, each in places.items() if not self._store.has_code(each.digest)}

@@ -72,7 +72,7 @@ class Queue:
         self.runs: dict[Node, StepRun] = outputs.runs
         self.ready = Ready(self.runs)
         self._turns = Turns(
-            leases, outputs.store, patient=patient, tell=self._tell_behind, warn=self.warn
+            leases, outputs.store, patient=patient, tell=reporter.behind, warn=self.warn
         )
         self.outcomes: SimpleQueue[Any] = Outcomes(self._turns)
         self.counts: dict[str, int] = {}
@@ -94,7 +94,6 @@ class Queue:
         self._timed: dict[StepRun, None] = {}
         self._leaders: dict[str, StepRun] = {}
         self._released = 0.0
-        self._told: set[StepRun] = set()
 
     # -- what the engine asks -------------------------------------------------------------------
 
@@ -136,7 +135,7 @@ class Queue:
     # -- from nodes to ready calls --------------------------------------------------------------
 
     def _next(self) -> Any:
-        """Wait for the next outcome, a run past its timeout, or those that are not behind others."""
+        """Wait for the next outcome, a run past its timeout, or those that waited long enough."""
         self._reporter.progress(self.counts, self._running)
         while True:
             self._release()
@@ -216,8 +215,7 @@ class Queue:
         while True:
             decision, record = self._decider.decide(run.node, run.manifest, run.key, run.lost)
             if isinstance(decision, Reuse):
-                source = str(decision.record.provenance.get("run") or "")
-                run.reasons = (Reason("waited for", source),) if waited else ()
+                run.reasons = (_waited_for(decision.record),) if waited else ()
                 self._reuse(run, decision.record)
                 return
             run.reasons = decision.reasons
@@ -249,12 +247,6 @@ class Queue:
             if not run.leased:  # a record has come: what was lost with the one before is not now
                 run.lost = None
             self._conclude(run, waited=True)
-
-    def _tell_behind(self, run: StepRun, holder: str) -> None:
-        told = run.group or run
-        if told not in self._told:
-            self._told.add(told)
-            self._reporter.behind(run, holder)
 
     def _follow(self, run: StepRun, leader: StepRun | None) -> bool:
         """Let one of two nodes of one key do the work; return whether this one need not."""
@@ -472,6 +464,10 @@ class Queue:
 
     def _count(self, state: str, change: int) -> None:
         self.counts[state] = self.counts.get(state, 0) + change
+
+
+def _waited_for(record: Record) -> Reason:
+    return Reason("waited for", str(record.provenance.get("run") or ""))
 
 
 def _blocker(run: StepRun) -> StepRun | None:

@@ -37,12 +37,10 @@ class _Wait:
     Attributes:
         record: what stood under its key when it began to wait.
         since: when that was, by the monotonic clock.
-        told: whether it was told for whom it waits.
     """
 
     record: Record | None
     since: float = field(default_factory=time.monotonic)
-    told: bool = False
 
 
 class Turns:
@@ -52,7 +50,8 @@ class Turns:
         leases: the leases.
         store: where the records come.
         patient: whether it waits at all.
-        tell: is told of a run that has waited for a while, and for whom.
+        tell: is told of a run that has waited for a while, and for whom; of items of a mapped
+            step, of one.
         warn: is told of what is not as the user may think.
     """
 
@@ -71,6 +70,7 @@ class Turns:
         self._patient = patient
         self._tell = tell
         self._warn = warn
+        self._told: set[StepRun] = set()
         self._delay_s = FIRST_LOOK_S
         self._next = 0.0
 
@@ -143,8 +143,9 @@ class Turns:
         if holder is None:
             run.leased = self._leases.take(run.key)
             return run.leased
-        if not wait.told and time.monotonic() - wait.since >= TELL_AFTER_S:
-            wait.told = True
+        told = run.group or run
+        if told not in self._told and time.monotonic() - wait.since >= TELL_AFTER_S:
+            self._told.add(told)
             self._tell(run, str(holder))
         return False
 

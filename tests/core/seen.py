@@ -93,6 +93,8 @@ def _object(value: Any, around: list[int]) -> str:
     if isinstance(value, (list, tuple, set, frozenset, dict, str, bytes, int, float)):
         base = next(each for each in type(value).__mro__ if each in _LOOKS)
         extra.append(_LOOKS[base](value, around))
+    if not hasattr(value, "__dict__") and hasattr(value, "__setstate__"):  # state that lies in C
+        extra.append(_seen(value.__getstate__(), around))
     return f"{_attributes(value, around)} {_all(extra, around)}"
 
 

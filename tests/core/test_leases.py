@@ -19,7 +19,7 @@ from prefect_mlpipe.core.leases import EXPIRES_S, Holder, Leases, heart
 from prefect_mlpipe.core.processes import Process, has_ended, here
 from prefect_mlpipe.core.remote_backend import RemoteBackend
 from prefect_mlpipe.core.store import Store
-from tests.core.stores import python
+from tests.core.stores import python, reopened
 
 KEY, OTHER = "ab" * 32, "cd" * 32
 
@@ -66,7 +66,7 @@ def freed(leases: Leases, key: str = KEY) -> bool:
     return leases.holder(key) is None
 
 
-# --- one has it ------------------------------------------------------------------------------------
+# --- one has it ---
 
 
 def test_one_run_has_the_lease_of_a_key_and_the_others_are_told_who(runs: list[Leases]) -> None:
@@ -122,7 +122,7 @@ def test_of_many_at_once_exactly_one_gets_each_key(store: Store) -> None:
         leases.close()
 
 
-# --- holders that are gone ---------------------------------------------------------------------------
+# --- holders that are gone ---
 
 
 def test_a_holder_that_renews_is_not_succeeded_however_long_it_takes(
@@ -162,9 +162,7 @@ def test_a_holder_that_stopped_to_renew_is_succeeded_when_its_time_is_over(
     assert str(runs[2].holder(KEY)).startswith("run run-1 ")
 
 
-def test_a_holder_is_watched_anew_by_whoever_comes_later(
-    runs: list[Leases], clock: Clock
-) -> None:
+def test_a_holder_is_watched_anew_by_whoever_comes_later(runs: list[Leases], clock: Clock) -> None:
     assert runs[0].take(KEY)
     heart.remove(runs[0])
     clock.now += 10 * EXPIRES_S  # nobody watched: the machine may have slept
@@ -305,7 +303,7 @@ print(leases.take("ab" * 32))
     assert left(local) == []
 
 
-# --- places of all kinds -----------------------------------------------------------------------------
+# --- places of all kinds ---
 
 
 def refusing(number: int) -> Any:
@@ -412,7 +410,7 @@ def test_a_remote_place_that_does_not_honour_create_once_is_used_as_best_it_can(
     second.close()
 
 
-def test_it_is_found_out_once_in_a_run_whether_create_once_is_honoured(
+def test_it_is_found_out_once_in_a_store_whether_create_once_is_honoured(
     remote: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -429,7 +427,12 @@ def test_it_is_found_out_once_in_a_run_whether_create_once_is_honoured(
         assert leases.take(OTHER)
         leases.close()
     probe, both = "leases/create-once", [f"leases/{KEY}", f"leases/{OTHER}"]
-    assert asked == [probe, probe, *both, probe, *both]
+    assert asked == [probe, probe, *both, *both]
+    asked.clear()
+    leases = reopened(remote).leases("run", "digits")  # by another process
+    assert leases.take(KEY)
+    leases.close()
+    assert asked == [probe, f"leases/{KEY}"]
 
 
 def test_a_remote_lease_whose_answer_was_lost_is_still_ours(
@@ -458,7 +461,7 @@ def test_a_remote_place_that_fails_grants_every_lease(
     leases.close()
 
 
-# --- processes ---------------------------------------------------------------------------------------
+# --- processes ---
 
 
 def test_a_process_that_lives_has_not_ended() -> None:
@@ -510,5 +513,3 @@ def test_the_folder_of_leases_belongs_to_the_store(local: Store) -> None:
     assert leases.take(KEY)
     assert (folder(local) / KEY).samefile(next((folder(local) / "holders").iterdir()))
     leases.close()
-
-

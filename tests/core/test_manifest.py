@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prefect_mlpipe.core.manifest import Manifest, Reason
+from prefect_mlpipe.core.manifest import Manifest, Reason, changed_parts, distinct, sentences
 
 BASE = Manifest(
     function="model.train",
@@ -87,6 +87,48 @@ def test_the_piece_of_code_that_changed_is_named() -> None:
 def test_a_piece_of_code_that_came_is_named() -> None:
     parts, before = {"train": "1", "clean": "2"}, {"train": "1"}
     assert changed(code="c2").diff(BASE, parts, before) == [Reason("code changed", "clean")]
+
+
+@pytest.mark.parametrize(
+    ("parts", "before", "names"),
+    [
+        ({"a.f": "1", "a.g": "2"}, {"a.f": "0", "a.g": "0"}, ["a.f", "a.g"]),
+        ({"a.f": "1", "a.new": "2"}, {"a.f": "0"}, ["a.f"]),
+        ({"a.f": "1", "b.g": "2"}, {"a.f": "1", "c.g": "0"}, ["b.g"]),
+        ({"a.f": "1", "b.g": "2"}, {"a.f": "0", "c.g": "0"}, ["a.f", "b.g"]),
+        ({"a.f": "1", "b.g": "2"}, {"a.f": "0", "c.g": "2"}, ["a.f"]),
+        ({"a.f": "1", "b.g": "2"}, {"a.f": "1", "c.h": "2"}, ["b.g", "c.h"]),
+        ({"a.f": "1"}, {"a.f": "1"}, []),
+    ],
+)
+def test_what_changed_is_named_and_what_follows_from_it_is_not(
+    parts: dict[str, str], before: dict[str, str], names: list[str]
+) -> None:
+    assert changed_parts(parts, before) == names
+
+
+def test_where_no_piece_can_be_named_the_function_is() -> None:
+    assert changed(code="c2").diff(BASE, {"a": "1"}, {"a": "1"}) == [
+        Reason("code changed", "model.train")
+    ]
+
+
+def test_many_reasons_are_said_in_a_few_words() -> None:
+    reasons = [Reason("code changed", f"helpers.f{number}") for number in range(5)]
+    assert sentences(reasons[:2], 3) == ["code changed: helpers.f0", "code changed: helpers.f1"]
+    assert sentences(reasons, 1) == ["code changed: helpers.f0", "and 4 more"]
+    long = Reason("parameter changed", "text", "a" * 80, "b\n" * 80)
+    assert len(sentences([long], 1)[0]) == 110
+    assert "\n" not in sentences([long], 1)[0]
+    assert distinct([*reasons, *reasons]) == tuple(reasons)
+    assert distinct(reasons, 2) == tuple(reasons[:2])
+
+
+def test_what_describes_an_input_does_not_count() -> None:
+    described = changed(described={"input table": {"rows": "3"}})
+    assert described.key() == BASE.key()
+    assert Manifest.from_json(described.to_json()) == described
+    assert "described" not in BASE.to_json()
 
 
 def test_json_gives_the_manifest_back() -> None:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from typing import Any
 
-from tests.fuzz import faults
+from tests.fuzz import faults, running
 from tests.fuzz.campaign import Campaign, Counts
 from tests.fuzz.running import FreshProcesses
 
@@ -31,6 +31,7 @@ def main() -> int:
     options = parser.parse_args()
     os.environ["PREFECT_MLPIPE_CACHE"] = tempfile.mkdtemp(prefix="mlpipe-fuzz-cache-")
     os.chdir(tempfile.gettempdir())  # no settings of the project that this is part of
+    running.prepare()
     if options.plant:
         return _hunt(options)
     started = time.monotonic()

@@ -57,6 +57,7 @@ def defined(project: Project, module: str, word: str = "def") -> list[str]:
 
 
 Change = Callable[[Place], bool]
+_REACHED = 0.9  # share of edits of what the pipeline reaches
 _OPERATORS: tuple[ast.operator, ...] = (
     ast.Add(),
     ast.Sub(),
@@ -721,7 +722,10 @@ def change(random: Random, project: Project) -> Edit | None:
     one = random.choice(CHANGES)
     module = random.choice([*project.modules][1:])
     statements = project.modules[module]
+    words = project.reached() if random.random() < _REACHED else None
     for at in _shuffled(random, len(statements)):
+        if words is not None and not project.is_reached(statements[at], words):
+            continue
         tree = ast.parse(statements[at])
         fits = one in WIRING or not statements[at].startswith("def main(")
         if fits and one(Place(random, project, module, at, tree)):
@@ -738,4 +742,4 @@ def change(random: Random, project: Project) -> Edit | None:
 def _shuffled(random: Random, count: int) -> Iterator[int]:
     order = list(range(count))
     random.shuffle(order)
-    yield from order[:6]
+    yield from order[:12]

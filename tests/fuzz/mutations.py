@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import enum
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -36,10 +37,21 @@ class Mutation(NamedTuple):
     make: Callable[[], object]
 
 
-def mutate(random: Random, modules: dict[str, types.ModuleType]) -> Mutation | None:
-    """Change something that the modules of a project hold; `None` if there is nothing."""
+def mutate(
+    random: Random, modules: dict[str, types.ModuleType], reached: frozenset[str]
+) -> Mutation | None:
+    """Change something that the modules of a project hold; `None` if there is nothing.
+
+    Args:
+        reached: the names of what the pipeline reaches; mostly, one of these is changed.
+    """
     found: dict[str, list[Mutation]] = {}
+    words = reached if random.random() < 0.9 else frozenset()
     for each in _possible(random, modules):
+        if words and words.isdisjoint(
+            re.findall(r"\w+", each.where)[1:]
+        ):
+            continue
         found.setdefault(each.kind, []).append(each)
     if not found:
         return None

@@ -8,6 +8,7 @@ or of how projects are run. What the functions look like is said in `tests.fuzz.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ import zlib
 
 
 def mix(*parts):
-    return zlib.crc32(repr(parts).encode())
+    text = repr(parts)
+    if " at 0x" in text:  # of something without content; another in every process
+        raise TypeError(text)
+    return zlib.crc32(text.encode())
 """
 
 # What takes a whole module: with one of these in sight, an unrelated function is not unrelated.
-_WHOLE = re.compile(r"\bglobals\(\)|\bgetattr\(|\bvars\(|\beval\(|# whole module")
+_WHOLE = re.compile(r"\bglobals\(\)|\bgetattr\(|\bvars\(|\beval\(|^\s*held\d+ = ", re.M)
 _COSTLY = 40  # calls below one call
 
 
@@ -48,10 +52,43 @@ class Project:
     def takes_whole_modules(self) -> bool:
         return any(_WHOLE.search(self.source(name)) for name in self.modules)
 
+    def reached(self) -> frozenset[str]:
+        """The words of all statements that the pipeline reaches; every name is the project's own.
+        """
+        defining: dict[str, list[str]] = {}
+        for name in self.modules:
+            for statement in self.modules[name]:
+                for word in _defined(statement):
+                    defining.setdefault(word, []).append(statement)
+        found: set[str] = set()
+        waiting = {"main"}
+        while waiting:
+            found |= waiting
+            statements = (each for word in waiting for each in defining.get(word, ()))
+            waiting = frozenset().union(*map(_words, statements)) - found
+        return frozenset(found)
+
+    def is_reached(self, statement: str, words: frozenset[str]) -> bool:
+        return not words.isdisjoint(_defined(statement))
+
     def text(self) -> str:
         """The project, for people to read."""
         names = (name for name in self.modules if name != "support")
         return "\n".join(f"#### {name}\n{self.source(name)}" for name in names)
+
+
+@functools.lru_cache(4096)
+def _words(statement: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[A-Za-z_]\w*", statement))
+
+
+@functools.lru_cache(4096)
+def _defined(statement: str) -> tuple[str, ...]:
+    """The names that a statement gives a meaning: those of a function, class, value or import."""
+    if statement.startswith(("import ", "from ")):
+        return tuple(re.findall(r"\w+", statement.partition("import")[2]))
+    names = re.findall(r"^\s*(?:async )?(?:def|class) (\w+)", statement, re.M)
+    return (*names, *re.findall(r"^(\w+)\b.*?[^=!<>]=[^=]", statement, re.M))
 
 
 @dataclass(frozen=True)
@@ -271,7 +308,7 @@ def _inner_top(maker: Maker, callee: Callee) -> str:
 def _local_alias(maker: Maker, callee: Callee) -> str:
     maker.require(f"import {callee.module}")
     alias = maker.fresh("held")
-    maker.inside(f"{alias} = {callee.module}  # whole module")
+    maker.inside(f"{alias} = {callee.module}")
     return f"{alias}.{callee.name}"
 
 

@@ -2,7 +2,8 @@
 
 Modules are compiled from memory and imported by the import system, so a project behaves as one of
 files does. What is compared with the oracle is the product as users call it: `pipeline.local()`,
-with a store in a folder. The oracle calls the very function that wires the steps, outside of any
+with a store in a folder; only its parameters, of which there are none, are not validated each time,
+and settings are read once. The oracle calls the very function that wires the steps, outside of any
 pipeline: there a step is a plain function.
 """
 
@@ -29,9 +30,11 @@ import numpy as np
 from coolname import generate_slug
 
 import prefect_mlpipe.localruns
-from prefect_mlpipe import pipeline
+from prefect_mlpipe import pipeline, pipelines, stores
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.errors import MlpipeError
+from prefect_mlpipe.localruns import run_locally
+from prefect_mlpipe.settings import Settings
 from tests.fuzz.projects import Project
 
 PLACE = "/projects/fuzz"  # where modules say that they lie; there is nothing
@@ -163,6 +166,16 @@ def in_time() -> Iterator[None]:
 # Runs
 
 
+def prepare() -> None:
+    """Do once what would be done in every run, and import what the first one would import."""
+    settings = Settings()
+    pipelines.Settings = stores.Settings = lambda: settings  # type: ignore[assignment,misc]
+    prefect_mlpipe.localruns.LogReporter = _Watch  # type: ignore[misc]
+    generate_slug(2)
+    gc.collect()
+    gc.freeze()
+
+
 def oracle() -> str:
     """What the project that is loaded gives when it is simply called."""
     with quiet(), in_time():
@@ -186,10 +199,9 @@ class _Watch(prefect_mlpipe.localruns.LogReporter):
 def product(store: str) -> Ran:
     """What the product gives for the project that is loaded."""
     _Watch.steps = {}
-    prefect_mlpipe.localruns.LogReporter = _Watch  # type: ignore[misc]
     with quiet():
         try:
-            value = show(wired.with_options(store=store).local())
+            value = show(run_locally(wired.with_options(store=store), {}))
         except Exception as error:
             for one in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
                 if isinstance(one, MlpipeError):
@@ -235,9 +247,6 @@ def _serve(orders: int, answers: int) -> None:
     """Fork for each order until there are no more; does not return."""
     status = 1
     try:
-        generate_slug(2)
-        wired.bind((), {})  # has imported now what the first run of a process imports
-        gc.collect()
         gc.freeze()
         with os.fdopen(orders, "rb") as reader:
             while True:

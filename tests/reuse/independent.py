@@ -201,8 +201,8 @@ TOLD = """
 
     MARK = "TOLD "
 
-    def tell(pipe):
-        value = pipe.local()
+    def tell(pipe, **arguments):
+        value = pipe.local(**arguments)
         steps = {step.name: [step.state, step.key] for step in pipe.runs.last()}
         print(MARK + json.dumps([value, steps]))
         sys.stdout.flush()
@@ -256,7 +256,8 @@ def program(
         check=False,
     )
     told = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
-    assert done.returncode == 0 and told, f"{done.stdout}\n{done.stderr}"
+    assert told, f"{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, done.stderr
     value, steps = json.loads(told[-1].removeprefix("TOLD "))
     ran = sorted(log.read_text().split()) if log.exists() else []
     return [value, {name: key for name, (_, key) in steps.items()}], ran

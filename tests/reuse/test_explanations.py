@@ -416,7 +416,7 @@ def test_a_change_of_what_a_step_above_made_is_shown(
     assert outcome.reasons("work") == ["input 'table' changed (from load)"]
     text = outcome.steps["work"]["explain"]
     assert line in text, text
-    assert "(from load)" in text.splitlines()[3], text
+    assert "(from load)" in text.splitlines()[4], text
     assert "if it makes the same value again" in outcome.plan_explained["work"]
 
 

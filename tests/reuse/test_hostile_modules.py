@@ -468,7 +468,7 @@ ROWS = [
         PATCHED_LIBRARY,
         "json.dumps = dumps",
         "",
-        ("code changed: patches.before", "code changed: patches.dumps"),
+        "code changed: patches.dumps",
         file="patches.py",
     ),
     rerun(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import pytest
 
 from tests.reuse.lab import Lab, Zygote
-from tests.reuse.values import Case, Rounds, judge, other, run_group, same
+from tests.reuse.values import Case, Rounds, asked, judge, name_of, other, run_group, same
 
 SCALARS_SETUP = """
 import array, collections, datetime, decimal, enum, fractions, math, re, struct, types, uuid
@@ -69,7 +72,8 @@ SCALARS = [
         "UUID from text and from bytes", "uuid.UUID(int=5)", "uuid.UUID(bytes=bytes(15) + b'\\5')"
     ),
     other("UUID and its text", "uuid.UUID(int=5)", "str(uuid.UUID(int=5))"),
-    other("paths of two systems", 
+    other(
+        "paths of two systems",
         "types.SimpleNamespace(at=PurePosixPath('a/b'))",
         "types.SimpleNamespace(at=PureWindowsPath('a/b'))",
         "input",
@@ -523,26 +527,21 @@ GROUPS = {
     "containers": (CONTAINERS_SETUP, CONTAINERS),
     "objects": (OBJECTS_SETUP, OBJECTS),
 }
-ASKED = [
-    (group, case, way)
-    for group, (_, cases) in GROUPS.items()
-    for case in cases
-    for way in case.ways
-]
 
 
 @pytest.fixture(scope="module")
-def rounds(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> dict[str, Rounds]:
-    return {
-        group: run_group(Lab(tmp_path_factory.mktemp(group), zygote), setup, cases)
-        for group, (setup, cases) in GROUPS.items()
-    }
+def ran(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> Callable[[str], Rounds]:
+    """The runs of a group, made when the first of its cases is asked."""
+
+    @functools.cache
+    def rounds(group: str) -> Rounds:
+        return run_group(Lab(tmp_path_factory.mktemp(group), zygote), *GROUPS[group])
+
+    return rounds
 
 
-@pytest.mark.parametrize(
-    ("group", "case", "way"), ASKED, ids=lambda each: getattr(each, "name", each)
-)
+@pytest.mark.parametrize(("group", "case", "way"), asked(GROUPS), ids=name_of)
 def test_a_value_is_taken_for_what_it_is(
-    rounds: dict[str, Rounds], group: str, case: Case, way: str
+    ran: Callable[[str], Rounds], group: str, case: Case, way: str
 ) -> None:
-    judge(rounds[group], case, way)
+    judge(ran(group), case, way)

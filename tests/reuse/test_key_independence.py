@@ -10,20 +10,40 @@ import textwrap
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.reuse.independent import HELPERS, MAIN, PLACE, STEPS, TELL, TYPES
-from tests.reuse.independent import files, keys, main_module, program
-from tests.reuse.lab import ROOT, Lab, Outcome
+from tests.reuse.independent import (
+    HELPERS,
+    MAIN,
+    PLACE,
+    STEPS,
+    TELL,
+    TYPES,
+    files,
+    keys,
+    main_module,
+    program,
+)
+from tests.reuse.lab import Lab, Outcome, Zygote
 
 
-def first_run(lab: Lab, **options: Any) -> Outcome:
-    """Write the project and run it; each step runs."""
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> tuple[Outcome, str]:
+    """What came of the first run, and its store."""
+    lab = Lab(tmp_path_factory.mktemp("first"), zygote)
     lab.write(files())
-    outcome = lab.run(**options)
+    outcome = lab.run()
     assert sorted(keys(outcome)) == outcome.ran == ["finish", "load", "rate"]
+    return outcome, lab.store
+
+
+@pytest.fixture
+def first(lab: Lab, filled: tuple[Outcome, str]) -> Outcome:
+    """The first run; the project is written, at another place, and the store is as it left it."""
+    outcome, store = filled
+    shutil.copytree(store, lab.store)
+    lab.write(files())
     return outcome
 
 
@@ -44,53 +64,57 @@ def assert_told(first: Outcome, told: tuple[list[object], list[str]]) -> None:
 # The interpreter and its surroundings
 
 FLAGS = [
-    *("-X importtime", "-X dev", "-X utf8", "-X no_debug_ranges", "-X frozen_modules=off"),
-    *("-X tracemalloc=5", "-X faulthandler", "-X int_max_str_digits=0", "-b", "-s", "-u", "-v"),
-    *("-W error::SyntaxWarning", "-X warn_default_encoding", "--check-hash-based-pycs never"),
+    "-X importtime -X dev -X utf8 -X no_debug_ranges -X tracemalloc=5 -X faulthandler",
+    "-X frozen_modules=off -X int_max_str_digits=0 -X warn_default_encoding -b -s -u",
+    "-W error::SyntaxWarning --check-hash-based-pycs never -X utf8=0 -B -q",
 ]
 
 
-@pytest.mark.parametrize("flag", FLAGS)
-def test_flags_of_the_interpreter_do_not_count(lab: Lab, flag: str) -> None:
-    first = first_run(lab)
-    lab.flags = flag.split(" ", 1)
+@pytest.mark.parametrize("flags", FLAGS)
+def test_flags_of_the_interpreter_do_not_count(lab: Lab, first: Outcome, flags: str) -> None:
+    lab.flags = flags.split()
     assert_same(first, lab.run())
 
 
 ENVIRONMENTS: dict[str, dict[str, str]] = {
-    "hash seed 0": {"PYTHONHASHSEED": "0"},
-    "hash seed 4711": {"PYTHONHASHSEED": "4711"},
-    "C locale": {"LC_ALL": "C", "LANG": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
-    "UTF-8 mode": {"LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "PYTHONUTF8": "1"},
-    "an encoding": {"PYTHONIOENCODING": "latin-1", "LANG": "de_DE.ISO-8859-1"},
-    "Tokyo": {"TZ": "Asia/Tokyo"},
-    "New York": {"TZ": "America/New_York"},
-    "another user": {"USER": "eve", "LOGNAME": "eve", "HOSTNAME": "elsewhere", "EDITOR": "vi"},
-    "one processor": {"PYTHON_CPU_COUNT": "1", "OMP_NUM_THREADS": "1"},
-    "dev mode": {"PYTHONDEVMODE": "1", "PYTHONTRACEMALLOC": "3", "PYTHONMALLOC": "debug"},
-    "no site of the user": {"PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": ""},
+    "a hash seed, Tokyo, the C locale": {
+        "PYTHONHASHSEED": "0",
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C", "LANG": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0",
+    },
+    "another, New York, UTF-8": {
+        "PYTHONHASHSEED": "4711",
+        "TZ": "America/New_York",
+        "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "PYTHONUTF8": "1",
+    },
+    "an encoding, another user, one processor": {
+        "PYTHONIOENCODING": "latin-1", "LANG": "de_DE.ISO-8859-1", "PYTHONDEVMODE": "1",
+        "USER": "eve", "LOGNAME": "eve", "HOSTNAME": "elsewhere", "EDITOR": "vi",
+        "PYTHON_CPU_COUNT": "1", "OMP_NUM_THREADS": "1", "PYTHONMALLOC": "debug",
+    },
 }
 
 
 @pytest.mark.parametrize("environ", ENVIRONMENTS.values(), ids=ENVIRONMENTS.keys())
-def test_environment_variables_do_not_count(lab: Lab, environ: dict[str, str]) -> None:
-    assert_same(first_run(lab), lab.run(environ=environ, fresh=True))
+def test_environment_variables_do_not_count(
+    lab: Lab, first: Outcome, environ: dict[str, str]
+) -> None:
+    assert_same(first, lab.run(environ=environ, fresh=True))
 
 
-def test_the_home_of_the_user_does_not_count(lab: Lab, tmp_path: Path) -> None:
+def test_the_home_of_the_user_does_not_count(lab: Lab, first: Outcome, tmp_path: Path) -> None:
     home = tmp_path / "home of eve"
     home.mkdir()
     environ = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "TMPDIR": str(home)}
-    assert_same(first_run(lab), lab.run(environ=environ, fresh=True))
+    assert_same(first, lab.run(environ=environ, fresh=True))
 
 
-def test_a_forked_process_and_an_interpreter_of_its_own_agree(lab: Lab) -> None:
-    first = first_run(lab, fresh=True)
+def test_a_forked_process_and_an_interpreter_of_its_own_agree(lab: Lab, first: Outcome) -> None:
+    assert_same(first, lab.run(fresh=True))
     assert_same(first, lab.run(fresh=False))
 
 
-def test_optimised_code_has_keys_of_its_own(lab: Lab) -> None:
-    first = first_run(lab)
+def test_optimised_code_has_keys_of_its_own(lab: Lab, first: Outcome) -> None:
     for flag in ("-O", "-OO"):
         lab.flags = [flag]
         other = lab.run()
@@ -106,13 +130,14 @@ COVERAGE = [("-m", "coverage", "run"), ("-m", "coverage", "run", "--branch")]
 
 @pytest.mark.parametrize("core", ["ctrace", "pytrace", "sysmon"])
 @pytest.mark.parametrize("command", COVERAGE, ids=["lines", "branches"])
-def test_coverage_does_not_count(lab: Lab, command: tuple[str, ...], core: str) -> None:
+def test_coverage_does_not_count(
+    lab: Lab, first: Outcome, command: tuple[str, ...], core: str
+) -> None:
     pytest.importorskip("coverage", reason="needs the extra [dev]")
     if core == "sysmon" and sys.version_info < (3, 12):
         pytest.skip("sys.monitoring is of Python 3.12")
     if core == "sysmon" and "--branch" in command and sys.version_info < (3, 14):
         pytest.skip("branches can be monitored since Python 3.14")
-    first = first_run(lab)
     data = lab.place / "coverage"
     lab.flags = [*command, f"--data-file={data}", f"--include={lab.folder}/*"]
     second = lab.run(environ={"COVERAGE_CORE": core})
@@ -212,8 +237,7 @@ BEFORE = {
 
 
 @pytest.mark.parametrize("setup", BEFORE.values(), ids=BEFORE.keys())
-def test_what_happened_before_does_not_count(lab: Lab, setup: str) -> None:
-    first = first_run(lab)
+def test_what_happened_before_does_not_count(lab: Lab, first: Outcome, setup: str) -> None:
     second = lab.run(setup=textwrap.dedent(setup))
     assert keys(second) == keys(first)
     assert second.value == first.value
@@ -235,8 +259,7 @@ THREADED = """
 """
 
 
-def test_the_thread_does_not_count(lab: Lab) -> None:
-    first = first_run(lab)
+def test_the_thread_does_not_count(lab: Lab, first: Outcome) -> None:
     kept = f"main.with_options(store={lab.store!r})"
     second = lab.run(
         setup=textwrap.dedent(THREADED),
@@ -263,8 +286,7 @@ PICKLED = """
 """
 
 
-def test_copies_of_a_pipeline_have_its_keys(lab: Lab) -> None:
-    first = first_run(lab)
+def test_copies_of_a_pipeline_have_its_keys(lab: Lab, first: Outcome) -> None:
     setup = f"import sys\nSTORE = {lab.store!r}\n{textwrap.dedent(PICKLED)}"
     second = lab.run(setup=setup, after="[keys(pipe) for pipe in copies()]")
     assert second.error is None, second.traceback
@@ -306,30 +328,26 @@ def test_copies_by_value_have_the_same_code_where_the_modules_are_not(lab: Lab) 
 # Where the project lies, and how it is written
 
 
-def test_the_path_of_the_project_does_not_count(lab: Lab) -> None:
-    first = first_run(lab)
+def test_the_path_of_the_project_does_not_count(lab: Lab, first: Outcome) -> None:
     for name in ("moved", "with a space", "größe-日本", "deep/er/and/deeper"):
         (lab.place / name).parent.mkdir(parents=True, exist_ok=True)
         lab.move(name)
         assert_same(first, lab.run())
 
 
-def test_a_link_to_the_project_does_not_count(lab: Lab) -> None:
-    first = first_run(lab)
+def test_a_link_to_the_project_does_not_count(lab: Lab, first: Outcome) -> None:
     link = lab.place / "link"
     link.symlink_to(lab.folder)
     lab.folder = link
     assert_same(first, lab.run())
 
 
-def test_the_working_directory_does_not_count(lab: Lab, tmp_path: Path) -> None:
-    first = first_run(lab)
+def test_the_working_directory_does_not_count(lab: Lab, first: Outcome, tmp_path: Path) -> None:
     for cwd in (tmp_path, Path("/"), lab.folder / "data"):
         assert_same(first, lab.run(cwd=cwd))
 
 
-def test_compiled_files_do_not_count(lab: Lab) -> None:
-    first = first_run(lab)
+def test_compiled_files_do_not_count(lab: Lab, first: Outcome) -> None:
     assert compileall.compile_dir(lab.folder, quiet=1)
     assert_same(first, lab.run())
     assert compileall.compile_dir(lab.folder, quiet=1, force=True, legacy=True, ddir="elsewhere")
@@ -339,28 +357,19 @@ def test_compiled_files_do_not_count(lab: Lab) -> None:
     assert_same(first, lab.run())
 
 
-def test_a_project_in_a_zip_file_has_the_same_keys_but_for_its_paths(lab: Lab) -> None:
-    first = first_run(lab)
-    rows = lab.place / "rows.csv"
-    shutil.copy(lab.folder / "data/rows.csv", rows)
+def test_a_project_in_a_zip_file_has_the_same_keys(lab: Lab, first: Outcome) -> None:
+    rows = lab.folder / "data/rows.csv"
     packed = lab.place / "project.zip"
     with zipfile.ZipFile(packed, "w") as file:
-        for source in lab.folder.rglob("*.*"):
+        for source in lab.folder.rglob("*.py"):
             file.write(source, source.relative_to(lab.folder))
-    second = lab.run(f"csv=File({str(rows)!r})", cwd=lab.place, setup=ZIPPED.format(packed))
-    assert_same(first, second)
+            source.unlink()
+    start = f"import sys; sys.path.insert(0, {str(packed)!r}); import main, told"
+    told = f"told.tell(main.main, csv=main.File({str(rows)!r}))"
+    assert_told(first, program(lab, "-c", f"{start}; {told}", cwd=lab.place))
 
 
-ZIPPED = """
-import importlib, sys
-for name in ("main", "helpers", "log", "told"):
-    del sys.modules[name]
-sys.path.insert(0, {str(0)!r})
-"""
-
-
-def test_the_order_in_which_steps_are_defined_does_not_count(lab: Lab) -> None:
-    first = first_run(lab)
+def test_the_order_in_which_steps_are_defined_does_not_count(lab: Lab, first: Outcome) -> None:
     for steps in itertools.permutations(STEPS):
         lab.write(files(main_module(steps)))
         assert_same(first, lab.run())
@@ -378,8 +387,7 @@ OTHER = """
 """
 
 
-def test_other_steps_comments_and_line_numbers_do_not_count(lab: Lab) -> None:
-    first = first_run(lab)
+def test_other_steps_comments_and_line_numbers_do_not_count(lab: Lab, first: Outcome) -> None:
     lab.write(files(main_module([*STEPS, OTHER])))
     assert_same(first, lab.run())
     moved = "\n\n    # A comment.\n".join(["", TYPES, *STEPS, PLACE, MAIN, TELL])
@@ -387,8 +395,7 @@ def test_other_steps_comments_and_line_numbers_do_not_count(lab: Lab) -> None:
     assert_same(first, lab.run())
 
 
-def test_the_order_of_imports_does_not_count(lab: Lab) -> None:
-    first = first_run(lab)
+def test_the_order_of_imports_does_not_count(lab: Lab, first: Outcome) -> None:
     for number, order in enumerate(itertools.permutations(("helpers", "told", "main", "log"))):
         name = f"start_{number}"
         lines = [f"import {module}" for module in order]
@@ -458,8 +465,9 @@ def started(lab: Lab, command: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("command", STARTS.values(), ids=STARTS.keys())
-def test_how_it_was_started_does_not_count(lab: Lab, command: tuple[str, ...]) -> None:
-    first = first_run(lab)
+def test_how_it_was_started_does_not_count(
+    lab: Lab, first: Outcome, command: tuple[str, ...]
+) -> None:
     assert_told(first, program(lab, *started(lab, command)))
 
 
@@ -483,7 +491,8 @@ PACKAGE_STARTS: Mapping[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("command", PACKAGE_STARTS.values(), ids=PACKAGE_STARTS.keys())
-def test_modules_moved_into_a_package_keep_their_keys(lab: Lab, command: tuple[str, ...]) -> None:
-    first = first_run(lab)
+def test_modules_moved_into_a_package_keep_their_keys(
+    lab: Lab, first: Outcome, command: tuple[str, ...]
+) -> None:
     lab.write(packaged())
     assert_told(first, program(lab, *started(lab, command)))

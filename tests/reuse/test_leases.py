@@ -8,14 +8,18 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
+from prefect_mlpipe import pipeline, step
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.runs import Run, Runs
+from tests.project import Project, ran
 from tests.reuse.lab import Lab, Process
 
 PATIENCE_S = 120.0
@@ -35,7 +39,16 @@ def until(name):
 # What waits says so in its log. Nobody expires by himself unless a test says so.
 LOUD = "import logging; logging.basicConfig(level=logging.INFO, force=True)"
 NEVER = "import prefect_mlpipe.core.leases as _l; _l.EXPIRES_S = 3600.0"
-SOON = "import prefect_mlpipe.core.leases as _l; _l.EXPIRES_S = 1.0"
+# To who has this, time flies once there is a file `expired`.
+FAST = """
+def _plant():
+    import os, time, types
+    from prefect_mlpipe.core import leases
+    fast = lambda: time.monotonic() * (10_000 if os.path.exists("expired") else 1)
+    leases.time = types.SimpleNamespace(monotonic=fast)
+
+_plant()
+"""
 # As if the holder were on another machine: whether its process lives cannot be seen.
 BLIND = "import prefect_mlpipe.core.processes as _p; _p.has_ended = lambda process: False"
 TOGETHER = "import gate, os; gate.say(f'here-{os.getpid()}'); gate.until('all')"
@@ -133,7 +146,7 @@ def waits(process: Process, step: str = "slow") -> None:
     eventually(lambda: f"{step}: waits for run " in process.printed())
 
 
-# --- at once -----------------------------------------------------------------------------------------
+# --- at once ---
 
 CHAIN = """
 import time
@@ -245,9 +258,7 @@ def test_who_waited_says_so_and_for_whom(
     assert f"slow: waits for run {first.name} of pipeline 'main' (host " in waiter.printed()
     step = second["slow"]
     assert (step.state, step.reused_from) == ("reused", first.name)
-    assert [str(one) for one in step.reasons] == [
-        f"waited for run {first.name}, which computed it"
-    ]
+    assert [str(one) for one in step.reasons] == [f"waited for run {first.name}, which computed it"]
     assert f"slow: reused (from run {first.name}, which was waited for, " in waiter.printed()
     assert step.explain().startswith(f"slow: reused from run {first.name}, which was waited for")
 
@@ -353,7 +364,41 @@ def test_a_step_that_is_to_be_refreshed_waits_for_nobody(
     assert start(who="last").outcome().value == "builtins.str 'later'"
 
 
-# --- holders that end in another way -------------------------------------------------------------------
+@step
+def tenfold(x: int) -> int:
+    ran(f"tenfold-{x}")
+    return 10 * x
+
+
+@pipeline
+def powers(length: int) -> int:
+    x = 1
+    for _ in range(length):
+        x = tenfold(x)
+    return x
+
+
+@pytest.mark.parametrize("place", ["a folder", "an object store"])
+def test_threads_of_one_process_share_the_work_too(
+    project: Project, tmp_path: Path, place: str
+) -> None:
+    remote = f"memory://{tmp_path.name}"
+    stores = [
+        Store(remote, cache_folder=str(tmp_path / "cache"))
+        if place == "an object store"
+        else Store(project.store.url)
+        for _ in range(3)
+    ]
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            calls = [pool.submit(powers.with_options(store=one).local, 8) for one in stores]
+            assert [call.result() for call in calls] == [10**8] * 3
+        assert project.ran() == sorted(f"tenfold-{10**n}" for n in range(8))
+    finally:
+        fsspec.filesystem("memory").store.clear()
+
+
+# --- holders that end in another way ---
 
 
 def test_a_waiter_computes_what_the_other_run_failed_to(
@@ -449,13 +494,14 @@ def test_a_holder_that_is_killed_elsewhere_is_succeeded_when_its_lease_expires(
     lab: Lab, gate: Gate, start: Callable[..., Process]
 ) -> None:
     lab.write(SLOW)
-    holder = start(SOON, who="holder")
+    holder = start(NEVER, who="holder")
     gate.seen("begun")
-    waiter = start(SOON, BLIND, who="waiter")
+    waiter = start(NEVER, BLIND, FAST, who="waiter")
     waits(waiter)
     holder.kill()
     holder.wait()
     gate.open("go")
+    gate.open("expired")
     outcome = waiter.outcome()
     assert (outcome.value, outcome.ran) == ("builtins.int 2", ["slow"])
     assert leases(lab) == []
@@ -484,12 +530,13 @@ def test_a_holder_that_was_stopped_for_too_long_takes_what_the_other_has_made(
         def main(who: str, x: int = 1) -> int:
             return after(slow(x))
     """)
-    holder = start(SOON, who="holder")
+    holder = start(NEVER, who="holder")
     gate.seen("begun")
-    waiter = start(SOON, who="waiter")
+    waiter = start(NEVER, FAST, who="waiter")
     waits(waiter)
     holder.kill(signal.SIGSTOP)
     gate.open("go")
+    gate.open("expired")
     value = f"builtins.int {waiter.pid + 1}"
     assert waiter.outcome().value == value
     assert waiter.ran() == ["after", "slow"]
@@ -502,7 +549,7 @@ def test_a_holder_that_was_stopped_for_too_long_takes_what_the_other_has_made(
     assert leases(lab) == []
 
 
-# --- no circles ----------------------------------------------------------------------------------------
+# --- no circles ---
 
 NESTED = """
 import os
@@ -569,6 +616,26 @@ def test_a_step_that_runs_a_pipeline_with_itself_ends(
     outcome = start(NEVER, who="only", environ={"PREFECT_MLPIPE_STORE": lab.store}).outcome()
     assert outcome.error is None, outcome.traceback
     assert outcome.ran == ["down", "down"]
+
+
+def test_a_store_that_cannot_keep_leases_is_said_once_and_done_without(
+    lab: Lab, gate: Gate, start: Callable[..., Process]
+) -> None:
+    lab.write(CHAIN)
+    refused = """
+def _plant():
+    import errno, types
+    from prefect_mlpipe.core import leases
+    def link(source, target):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    leases.os = types.SimpleNamespace(**{**vars(leases.os), "link": link})
+
+_plant()
+"""
+    outcome = start(refused, who="only", arguments="length=3").outcome()
+    assert (outcome.value, outcome.ran) == ("builtins.int 3", ["grow-0", "grow-1", "grow-2"])
+    (warning,) = outcome.warnings
+    assert warning.startswith(f"No leases can be kept in the store {lab.store} (OSError: [Errno ")
 
 
 def test_records_that_were_waited_for_are_ordinary_records(

@@ -30,6 +30,12 @@ def main(x: int = 1) -> int:
     return work(x)
 """
 SCALE = "class Scale:\n    factor = 2\n    def of(self, x): return x * self.factor"
+FOUND = "importlib.import_module(''.join(['hel', 'pers'])).clean(x)"
+
+
+def declared(files: dict[str, str]) -> dict[str, str]:
+    return files | edited(files, "main.py", "@step", "@step(reads=[clean])")
+
 
 ROWS = [
     Row("00 nothing changed", work("x + 1"), {}, "reuse"),
@@ -224,7 +230,7 @@ def main(x: int = 1) -> int:
     ),
     rerun(
         "15a a helper by getattr(module, name)",
-        work("getattr(helpers, 'cle' + 'an')(x)", "import helpers", helpers=CLEAN),
+        work("getattr(helpers, ''.join(['cle', 'an']))(x)", "import helpers", helpers=CLEAN),
         "+ 1",
         "+ 2",
         "code changed: helpers.clean",
@@ -239,7 +245,7 @@ def main(x: int = 1) -> int:
     ),
     rerun(
         "15c a helper by globals()[name]",
-        work("globals()['cle' + 'an'](x)", CLEAN),
+        work("globals()[''.join(['cle', 'an'])](x)", CLEAN),
         "return x + 1",
         "return x + 2",
         "code changed: main.clean",
@@ -359,14 +365,18 @@ def main(x: object = Scale()) -> int:
         "code changed: helpers.clean",
         file="helpers.py",
     ),
+    rerun(
+        "18l a function by importlib.import_module('name')",
+        work("importlib.import_module('helpers').clean(x)", "import importlib", helpers=CLEAN),
+        "+ 1",
+        "+ 2",
+        "code changed: helpers.clean",
+        file="helpers.py",
+    ),
     price(
         reuse(
             "18l a function by importlib.import_module(name), which nothing declares",
-            work(
-                "importlib.import_module('hel' + 'pers').clean(x)",
-                "import importlib",
-                helpers=CLEAN,
-            ),
+            work(FOUND, "import importlib", helpers=CLEAN),
             "+ 1",
             "+ 2",
             file="helpers.py",
@@ -374,17 +384,7 @@ def main(x: object = Scale()) -> int:
     ),
     rerun(
         "18l a function by importlib.import_module(name), declared by reads=",
-        edited(
-            work(
-                "importlib.import_module('hel' + 'pers').clean(x)",
-                "import importlib\nfrom helpers import clean",
-                helpers=CLEAN,
-            ),
-            "main.py",
-            "@step",
-            "@step(reads=[clean])",
-        )
-        | {"helpers.py": CLEAN},
+        declared(work(FOUND, "import importlib\nfrom helpers import clean", helpers=CLEAN)),
         "+ 1",
         "+ 2",
         "reads changed: clean",

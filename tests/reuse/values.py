@@ -8,7 +8,7 @@ lookers see is compared with what they see without any cache, case by case.
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,12 @@ from tests.reuse.lab import Lab, Outcome
 
 WAYS = ("output", "input")
 SEEN = Path(seen_module.__file__)
+LOOK = """
+import importlib
+
+def look(value):  # by a name in a string: its code is not to be read for each of a hundred steps
+    return importlib.import_module("seen").seen(value)
+"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,9 @@ class Case:
     after: str
     want: str
     ways: tuple[str, ...]
+
+
+Groups = Mapping[str, tuple[str, Sequence[Case]]]
 
 
 def same(name: str, before: str, after: str, *ways: str) -> Case:
@@ -71,7 +80,7 @@ class Rounds:
 def project(setup: str, cases: Sequence[Case], *, after: bool, round: int) -> dict[str, str]:
     """The modules of a group's project."""
     things = [setup]
-    lines = ["from things import *", "from seen import seen", f"ROUND = {round}"]
+    lines = ["from things import *", "from look import look", f"ROUND = {round}"]
     body = []
     for at, case in enumerate(cases):
         expression = case.after if after else case.before
@@ -79,7 +88,7 @@ def project(setup: str, cases: Sequence[Case], *, after: bool, round: int) -> di
         for way in case.ways:
             lines += [
                 f"@step(name='{way}_{at}')\ndef {way}_{at}(value):\n"
-                f"    ran('{way} {at}'.replace(' ', '_'))\n    return [ROUND, seen(value)]\n"
+                f"    ran('{way} {at}'.replace(' ', '_'))\n    return [ROUND, look(value)]\n"
             ]
         if "output" in case.ways:
             lines += [f"@step\ndef make_{at}():\n    ran('make_{at}')\n    return thing_{at}()\n"]
@@ -88,6 +97,7 @@ def project(setup: str, cases: Sequence[Case], *, after: bool, round: int) -> di
             body += [f"    found['input_{at}'] = input_{at}(thing_{at}())"]
     lines += ["@pipeline\ndef main():\n    found = {}", *body, "    return found\n"]
     return {
+        "look.py": LOOK,
         "seen.py": SEEN.read_text(),
         "things.py": "\n".join(things),
         "main.py": "\n".join(lines),
@@ -109,6 +119,21 @@ def run_group(lab: Lab, setup: str, cases: Sequence[Case]) -> Rounds:
         changed_right=asked(after=True, how="oracle"),
         changed=asked(after=True),
     )
+
+
+def asked(groups: Groups) -> list[tuple[str, Case, str]]:
+    """Every case of every group, each way that it is asked."""
+    return [
+        (group, case, way)
+        for group, (_, cases) in groups.items()
+        for case in cases
+        for way in case.ways
+    ]
+
+
+def name_of(part: object) -> str:
+    """Of a part of what is asked, for the id of a test."""
+    return part.name if isinstance(part, Case) else str(part)
 
 
 def _seen(outcome: Outcome, cases: Sequence[Case]) -> Seen:
