@@ -46,6 +46,10 @@ MEANINGS = {
     "cache off": "It runs every time: `cache=False`, or it is annotated `-> None`.",
     "input may change": "A step above runs; if it makes the same value again, this one is reused.",
 }
+OF_RECORDS = {
+    "value missing": "The last run left a record, and it is not in the store any more.",
+    "value damaged": "The last run left a record, and its bytes do not match their checksum.",
+}
 
 
 class Side(NamedTuple):
@@ -143,7 +147,9 @@ def explanation(
     lines = [] if before is None else [f"  compared with {before.run}:"]
     for reason in reasons:
         lines.append(f"  {reason}")
-        if reason.kind in MEANINGS:
+        if reason.kind in OF_RECORDS and reason.name:
+            lines.append(f"    {OF_RECORDS[reason.kind]}")
+        elif reason.kind in MEANINGS:
             lines.append(f"    {MEANINGS[reason.kind]}")
     if before is None or now is None:
         return lines

@@ -180,7 +180,7 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
     @property
     def runs(self) -> Runs:
         """The finished runs of this pipeline in its store."""
-        return Runs(self.open_store(), self.name)
+        return Runs(self.open_store(), self.name, inspect.signature(self.body).parameters)
 
     def visualize(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: Prefect's picture knows tasks only.

@@ -17,6 +17,7 @@ from prefect_mlpipe.core.kept_code import KeptCode, kept
 from prefect_mlpipe.core.manifest import Manifest, Reason, distinct
 from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.engine.deciding import Decider
+from prefect_mlpipe.engine.keying import source_of
 from prefect_mlpipe.engine.lint import argument_warnings, code_warnings
 from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
@@ -194,11 +195,11 @@ class Planner:
 
     def _decide(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
         node = run.node
-        unknown = [
-            (parameter, output._mlpipe_node.name)
+        unknown = {
+            parameter: source_of([each for name, each in node.inputs if name == parameter])
             for parameter, output in node.inputs
             if not self._known(output._mlpipe_node)
-        ]
+        }
         if node.mapped is not None:
             return self._decide_unknown(run, unknown) if unknown else self._decide_items(run)
         if unknown:
@@ -220,7 +221,7 @@ class Planner:
         return "run", decision.reasons
 
     def _decide_unknown(
-        self, run: StepRun, unknown: list[tuple[str, str]]
+        self, run: StepRun, unknown: dict[str, str]
     ) -> tuple[str, tuple[Reason, ...]]:
         """Decide as if the steps above made again what they made last time."""
         node = run.node
@@ -231,7 +232,7 @@ class Planner:
         before = self._baseline.manifest(node)
         if before is None:
             return "run", (Reason("first run"),)
-        run.manifest = assumed = self._assume(node, before, dict(unknown))
+        run.manifest = assumed = self._assume(node, before, unknown)
         if node.mapped is not None:
             # Its items are not known; but what all of them share is.
             code = self._keyer.code(node.step, node.name).code
@@ -265,8 +266,7 @@ class Planner:
 _SHARED = frozenset({"code changed", "version changed", "reads changed", "parameter changed"})
 
 
-def _may_change(unknown: list[tuple[str, str]]) -> tuple[Reason, ...]:
+def _may_change(unknown: dict[str, str]) -> tuple[Reason, ...]:
     return tuple(
-        Reason("input may change", parameter, "", source)
-        for parameter, source in dict(unknown).items()
+        Reason("input may change", parameter, "", source) for parameter, source in unknown.items()
     )

@@ -8,8 +8,9 @@ gone.
 from __future__ import annotations
 
 import builtins
+import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
@@ -21,7 +22,7 @@ from prefect_mlpipe.core.manifest import Manifest, Reason
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.outputs import gather
-from prefect_mlpipe.errors import OutputError, RunNotFound
+from prefect_mlpipe.errors import InvalidParameters, OutputError, RunNotFound
 from prefect_mlpipe.explaining import Side, explanation, moment, side_of, side_of_record
 from prefect_mlpipe.reporting.summary import seconds_text
 
@@ -364,9 +365,10 @@ class Run:
 class Runs:
     """The finished runs of a pipeline in a store, newest first."""
 
-    def __init__(self, store: Store, pipeline: str) -> None:
+    def __init__(self, store: Store, pipeline: str, parameters: Iterable[str] = ()) -> None:
         self._store = store
         self._pipeline = pipeline
+        self._parameters = frozenset(parameters)
 
     def __iter__(self) -> Iterator[Run]:
         for run_id in self._store.list_runs(self._pipeline):
@@ -381,15 +383,28 @@ class Runs:
     def filter(
         self, *, state: str | None = None, limit: int = 20, **params: Any
     ) -> builtins.list[Run]:
-        """Return the newest runs with a state, or with certain values of parameters."""
+        """Return the newest runs with a state, or with certain values of parameters.
+
+        Raises:
+            InvalidParameters: neither the pipeline nor any of its runs has such a parameter.
+        """
         found: builtins.list[Run] = []
+        known = set(self._parameters)
         asked = [(name, plain(value)) for name, value in params.items()]
         for run in self:
+            known |= run.params.keys()
             fits = state is None or run.state == state
             if fits and all(run.params.get(name) == value for name, value in asked):
                 found.append(run)
                 if len(found) >= limit:
                     break
+        for name in params.keys() - known if known else ():
+            near = difflib.get_close_matches(name, {*known, "state", "limit"})
+            raise InvalidParameters(
+                f"Pipeline '{self._pipeline}' has no parameter '{name}' to look for in its runs.",
+                {"parameters": ", ".join(sorted(known))},
+                f"Did you mean {' or '.join(map(repr, near))}?" if near else "Correct the name.",
+            )
         return found
 
     def last(self) -> Run:

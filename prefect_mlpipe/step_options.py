@@ -115,8 +115,25 @@ def merged(options: StepOptions, changes: Mapping[str, Any]) -> StepOptions:
                 "Use one of these, or an option of Prefect's tasks.",
             )
     own["version"] = None if (v := own.get("version", options.version)) is None else str(v)
-    own["reads"] = None if (r := own.get("reads", options.reads)) is None else tuple(r)
-    own["ignore"] = frozenset(own.get("ignore", options.ignore))
+    own["reads"] = _reads(name, own.get("reads", options.reads))
+    ignore = own.get("ignore", options.ignore)
+    own["ignore"] = frozenset((ignore,) if isinstance(ignore, str) else ignore)
     own["resources"] = own.get("resources", options.resources) or Resources()
     own["name"] = name
     return replace(options, **own, task=task)
+
+
+def _reads(step: str, declared: Any) -> tuple[Any, ...] | None:
+    """Return what is declared as read; a text says neither of what kind it is nor what counts."""
+    if declared is None:
+        return None
+    found = (declared,) if isinstance(declared, str) else tuple(declared)
+    for item in found:
+        if isinstance(item, str):
+            raise InvalidStep(
+                f"Step '{step}' declares that it reads {item!r}, which is only a text.",
+                {"option": f"reads=[{item!r}]"},
+                f"Say what it is: File({item!r}), Folder({item!r}) or EnvVar({item!r}); of code, "
+                "give the function, class or module itself.",
+            )
+    return found

@@ -88,7 +88,10 @@ def test_a_plan_says_what_the_run_then_does(project: Project) -> None:
         "train": ("run", ["parameter 'lr' changed: 2.0 → 3.0"]),
         "evaluate": (
             "run?",
-            ["input 'model' may change (from train)", "input 'table' may change (from split)"],
+            [
+                "input 'model' may change (from train)",
+                "input 'table' may change (from split.test)",
+            ],
         ),
     }
     p.local(n=5, lr=2.0)

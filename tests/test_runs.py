@@ -11,6 +11,8 @@ import pytest
 from prefect_mlpipe import current, log_metrics, pipeline, step
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import OutputError, RunNotFound
+from prefect_mlpipe.flowruns import summary_rows
+from prefect_mlpipe.reporting.terminal import summary_text
 from prefect_mlpipe.runs import Runs
 from tests.project import Project, ran
 
@@ -116,6 +118,19 @@ def test_explain_says_what_was_compared(project: Project) -> None:
     text = owned.runs.last()["load"].explain()
     assert text.startswith("load: reused from run ")
     assert "nothing that counts has changed" in text
+
+
+def test_the_summary_says_why_in_the_words_of_the_reasons(project: Project) -> None:
+    owned = project.own(digits)
+    owned.local(4)
+    owned.local(5)
+    run = owned.runs.last()
+    document = project.store.read_run("digits", run.id)
+    assert document is not None
+    rows = {row.step: row for row in summary_rows(document["nodes"])}
+    assert rows["load"].why == "; ".join(map(str, run["load"].reasons))
+    assert rows["load"].why in summary_text("digits", [*rows.values()], 1.0)
+    assert rows["double"].why == "2 reused"
 
 
 def test_runs_are_listed_filtered_and_got(project: Project) -> None:

@@ -13,8 +13,8 @@ import importlib
 import pickle
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -23,6 +23,7 @@ import cloudpickle
 
 from prefect_mlpipe.compute.errors import stand_in
 from prefect_mlpipe.core.code import CodeReader, effects
+from prefect_mlpipe.core.digest import code_in
 from prefect_mlpipe.core.encode import Undigestible
 from prefect_mlpipe.core.environment import owner_of
 from prefect_mlpipe.core.files import File, Folder
@@ -149,13 +150,19 @@ def _user_modules(step: Step[..., Any]) -> set[str]:
         labels = [*CodeReader().read(step.fn, ignore=step.options.ignore).parts]
     except Undigestible:  # it is not cached
         labels = []
+    return (found | _modules_of(labels)) - {"__main__"}  # goes by value anyway
+
+
+def _modules_of(labels: Iterable[str]) -> set[str]:
+    """Return the user's modules that labels of code are from."""
+    found = set()
     for label in labels:
         parts = label.split(".")
         prefixes = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
         module = next((prefix for prefix in prefixes if prefix in sys.modules), None)
         if module is not None and owner_of(module).kind == "user":
             found.add(module)
-    return found - {"__main__"}  # goes by value anyway
+    return found
 
 
 _registry = threading.Lock()
@@ -210,7 +217,9 @@ def pack_call(call: StepCall, *, remote: bool, by_value: bool) -> bytes:
         arguments = {name: _with_stored_files(v, call.store) for name, v in arguments.items()}
         refuse_changed(call, call.files)  # the worker reads what has just been stored
     step = call.current.step
-    with _modules_by_value(_user_modules(call.step) if by_value else set()):
+    code = _code_of(arguments)
+    modules = _user_modules(call.step) | _modules_of(code) - {"__main__"} if by_value else set()
+    with _modules_by_value(modules):
         packed = {name: _argument(step, name, v, call.store) for name, v in arguments.items()}
     fields = {
         "manifest": tuple(call.manifest),
@@ -221,7 +230,7 @@ def pack_call(call: StepCall, *, remote: bool, by_value: bool) -> bytes:
         "attempt": call.attempt,
         "current": tuple(getattr(call.current, name) for name in _CURRENT),
     }
-    return _pickled(step, "the call", (packed, fields))
+    return _pickled(step, "the call", (packed, fields, code))
 
 
 def unpack_call(data: bytes, step: Step[..., Any], store: Store) -> StepCall:
@@ -229,8 +238,9 @@ def unpack_call(data: bytes, step: Step[..., Any], store: Store) -> StepCall:
 
     Raises:
         ImportError: a class of an argument cannot be imported here.
+        CodeMismatch: a class or function among the arguments is another here.
     """
-    packed, fields = pickle.loads(data)
+    packed, fields, code = pickle.loads(data)
     arguments = {
         name: pickle.loads(value) if type(value) is bytes else value
         for name, value in packed.items()
@@ -238,7 +248,34 @@ def unpack_call(data: bytes, step: Step[..., Any], store: Store) -> StepCall:
     fields["manifest"] = Manifest(*fields["manifest"])
     about = dict(zip(_CURRENT, fields["current"], strict=True))
     fields["current"] = Current(**about, store=store)
+    here = _code_of(arguments) if code else code
+    if here != code:
+        raise CodeMismatch(
+            f"Step '{about['step']}' would be given values of other code on a worker than that "
+            "of its key.",
+            {name: difference(code.get(name), here.get(name)) for name in _differing(code, here)},
+            "Restart the workers, or bring the user's modules there up to date.",
+        )
     return StepCall(step, arguments, store, **fields)
+
+
+def _code_of(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the user's code that comes with arguments as they are sent."""
+    found: dict[str, str] = {}
+    for value in arguments.values():
+        if not isinstance(value, StoredValue | Whole | File | Folder):
+            with suppress(Undigestible):  # it is left out of the key
+                found.update(code_in(value))
+    return found
+
+
+def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    return sorted(n for n in one.keys() | other.keys() if one.get(n) != other.get(n))[:10]
+
+
+def difference(driver: str | None, worker: str | None) -> str:
+    """Return how a thing that differs is shown in an error."""
+    return f"driver {(driver or 'none')[:8]}, worker {(worker or 'none')[:8]}"
 
 
 def _argument(step: str, name: str, value: Any, store: Store) -> Any:
@@ -341,9 +378,8 @@ def with_parts(error: CodeMismatch, step: Step[..., Any]) -> CodeMismatch:
     facts = dict(error.facts)
     there: Any = facts.pop("parts here", {})
     here = CodeReader().read(step.fn, ignore=step.options.ignore).parts
-    differing = sorted(
-        name for name in here.keys() | there.keys() if here.get(name) != there.get(name)
-    )
     if there:
-        facts["differs"] = ", ".join(differing[:10]) or "how the parts are put together"
+        differing = _differing(here, there)
+        facts["differs"] = ", ".join(differing) or "how the parts are put together"
+        facts.update({name: difference(here.get(name), there.get(name)) for name in differing})
     return CodeMismatch(error.sentence, facts, error.advice)

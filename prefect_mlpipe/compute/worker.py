@@ -22,11 +22,19 @@ from prefect.logging.handlers import APILogWorker
 
 from prefect_mlpipe.compute.context import WorkerContext
 from prefect_mlpipe.compute.tasks import Try
-from prefect_mlpipe.compute.travel import Order, pack_error, unpack_call, unpack_step
+from prefect_mlpipe.compute.travel import (
+    Order,
+    difference,
+    pack_error,
+    unpack_call,
+    unpack_step,
+)
 from prefect_mlpipe.core.code import CodeReader
+from prefect_mlpipe.core.digest import code_in, digest
 from prefect_mlpipe.core.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
-from prefect_mlpipe.engine.calls import Done, InputLost
+from prefect_mlpipe.core.record import StoredValue
+from prefect_mlpipe.engine.calls import Done, InputLost, execute
 from prefect_mlpipe.errors import CodeMismatch, ComputeError, EnvironmentMismatch
 from prefect_mlpipe.steps import Step
 
@@ -36,6 +44,10 @@ from prefect_mlpipe.steps import Step
 Result = tuple[str, Any, int, Mapping[str, Any], list[str]]
 
 _STEPS = 256
+# Formats of data alone, in which there is nothing of the user's code.
+_WITHOUT_CODE = frozenset(
+    {"json", "text", "bytes", "npy", "arrow", "pandas", "polars", "file", "folder"}
+)
 _DRAIN_S = 10
 
 _contexts: dict[str, _Run] = {}
@@ -93,7 +105,7 @@ class _Run:
         Raises:
             EnvironmentMismatch: other versions are installed here.
             CodeMismatch: the code here is another.
-        ImportError: there is no such code here.
+            Exception: there is no such code here, or its module cannot be imported.
         """
         check_environment(order)
         known = self._steps.get(order.step)
@@ -170,10 +182,31 @@ class _NoticedTry(Try):
     def execute(self) -> Done:
         self._tell(self.call.attempt + 1, True)
         try:
-            return super().execute()
+            return execute(self.call, self._check)
         except BaseException:
             self._tell(self.call.attempt, False)
             raise
+
+    def _check(self, stored: StoredValue, value: Any) -> None:
+        """Refuse a stored input whose class is another here than where it was made.
+
+        Its own code cannot be sent along: it is read by the name of its class.
+        """
+        if stored.format in _WITHOUT_CODE:
+            return
+        found = code_in(value)
+        here = digest(value) if found else stored.digest
+        if here != stored.digest:
+            raise CodeMismatch(
+                f"Step '{self.call.current.step}' would be given a value of other code on a worker "
+                "than that with which it was made.",
+                {
+                    "classes": ", ".join(found)[:400],
+                    "value": difference(stored.digest, here),
+                    "worker": get_worker().address,
+                },
+                "Restart the workers, or bring the user's modules there up to date.",
+            )
 
 
 def run_order(data: bytes) -> Result:
@@ -182,13 +215,13 @@ def run_order(data: bytes) -> Result:
     run = _contexts[order.run_id]
     try:
         step = run.step(order)
-        call = unpack_call(order.call, step, run.context.store)
+        context = run.context
+        call = unpack_call(order.call, step, context.store)
     except ComputeError as error:
         return ("refused", error, 0, {}, [])
-    except ImportError as error:
+    except Exception as error:  # old modules, or broken ones, raise what they like when imported
         facts = {"error": f"{type(error).__name__}: {error}"}
         return ("refused", _code_mismatch(order, facts), 0, {}, [])
-    context = run.context
     attempt = _NoticedTry(call, partial(_tell, get_worker(), order))
     task = context.task_runs.task(step, call.attempt)
     task_run = context.task_runs.task_run(task, order.name, order.parents, order.task_run_id)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from blake3 import blake3
 
-from prefect_mlpipe.core.encode import Encoder, Handler, as_branch, as_leaf
+from prefect_mlpipe.core.encode import Encoder, Handler, as_branch
 from prefect_mlpipe.core.pieces import (
     Piece,
     count,

@@ -52,7 +52,8 @@ _LIBRARIES: Final = frozenset(
     }
 )
 _SECRET_NAME: Final = re.compile(
-    r"passw|secret|token|credential|(api|access|private|auth)_?key", re.IGNORECASE
+    r"(passw(or)?d|passphrase|secret|token|credential)s?(?![a-z])|(api|access|private|auth)_?key",
+    re.IGNORECASE,
 )
 _CREDENTIALS: Final = re.compile(r"://[^/\s]*:[^/\s]*@")
 _CODE: Final = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)

@@ -10,17 +10,19 @@ say itself what counts by a method `__mlpipe_digest__(self)` that returns plain 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from blake3 import blake3
 
 from prefect_mlpipe.core import classes, objects, reach
 from prefect_mlpipe.core.encode import Encoder
+from prefect_mlpipe.core.parts import Part
 from prefect_mlpipe.core.pieces import Buffers, scalar
 
 _REGISTERS = (classes, objects, reach)  # imported for the handlers that they register
 
-__all__ = ["Buffers", "digest", "digest_and_owners", "owners"]
+__all__ = ["Buffers", "code_in", "digest", "digest_and_owners", "owners"]
 
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 _SHORT = 1024
@@ -77,6 +79,25 @@ def owners(value: object) -> frozenset[str]:
     return frozenset(_names(encoder.reach))
 
 
+def code_in(value: object) -> dict[str, str]:
+    """Return the code that a value brings along: label → digest of a function, class or global.
+
+    That of its types and functions, as far as it is the user's. Large buffers are not read.
+
+    Raises:
+        Undigestible: something in it has no content.
+    """
+    if type(value) in _PLAIN:
+        return {}
+    encoder = Encoder(_Unread())
+    encoder.whole(value)
+    found: dict[str, set[bytes]] = {}
+    for entry in _entries(encoder.reach):
+        if type(entry) is Part:
+            found.setdefault(entry.label, set()).add(entry.own)
+    return {label: b"".join(sorted(owns)).hex() for label, owns in sorted(found.items())}
+
+
 class _Unread(Buffers):
     """Takes every buffer for the same."""
 
@@ -85,14 +106,16 @@ class _Unread(Buffers):
 
 
 def _names(entries: list[Any]) -> set[str]:
-    found: set[str] = set()
+    return {entry for entry in _entries(entries) if type(entry) is str}
+
+
+def _entries(entries: list[Any]) -> Iterator[Any]:
     seen: set[int] = set()
     waiting = [entries]
     while waiting:
         for entry in waiting.pop():
-            if type(entry) is str:
-                found.add(entry)
-            elif type(entry) is list and id(entry) not in seen:
+            if type(entry) is not list:
+                yield entry
+            elif id(entry) not in seen:
                 seen.add(id(entry))
                 waiting.append(entry)
-    return found

@@ -22,6 +22,8 @@ import sysconfig
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from blake3 import blake3
+
 OUR_PACKAGE: Final = "prefect_mlpipe"
 
 _INSTALLED: Final = re.compile(r"[/\\](site|dist)-packages[/\\]")
@@ -57,9 +59,23 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
     return {name: _version(name) for name in sorted(set(distributions))}
 
 
+@functools.cache
 def _version(distribution: str) -> str:
     found = _distribution(distribution)
-    return found.version if found is not None else ""
+    if found is None:
+        return ""
+    if found.files.read_text("direct_url.json") is None:
+        return found.version
+    # Installed from a folder, a file or a repository, not from an index: what is installed can
+    # change while the version does not.
+    return f"{found.version} (files {_files_of(distribution)})"
+
+
+def _files_of(distribution: str) -> str:
+    """Return a short digest of the installed files; where they lie does not count."""
+    lines = _recorded(distribution).splitlines()
+    kept = sorted(line for line in lines if ".dist-info/" not in line and ",sha256=" in line)
+    return blake3("\n".join(kept).encode()).hexdigest()[:8]
 
 
 def owner_of(module_name: str, file: str | None = None) -> Owner:
@@ -143,7 +159,7 @@ def _distributions_of(top: str, file: str) -> tuple[str, ...]:
         candidates: tuple[str, ...] = (named.name,)
         if not _is_namespace(top):
             return candidates
-    candidates = tuple(sorted(set(_all_packages().get(top, ()))))
+    candidates = tuple(sorted(set(_packages(top))))
     if len(candidates) <= 1:
         return candidates
     relative = _INSTALLED.split(file)[-1].replace(os.sep, "/")
@@ -185,10 +201,20 @@ def _recorded(distribution: str) -> str:
     return "\n" + ((found.files.read_text("RECORD") if found else None) or "")
 
 
-@functools.cache
-def _all_packages() -> dict[str, list[str]]:
+def _packages(top: str) -> list[str]:
+    """Return the distributions that hold a top-level name, one installed just now among them."""
+    return _all_packages().get(top) or _all_packages(_state_of_path()).get(top, [])
+
+
+@functools.lru_cache(maxsize=2)
+def _all_packages(state: tuple[object, ...] = ()) -> dict[str, list[str]]:
     found = importlib.metadata.packages_distributions()
     return {top: [name for name in names if name] for top, names in found.items()}
+
+
+def _state_of_path() -> tuple[object, ...]:
+    folders = [folder for folder in sys.path if os.path.isdir(folder)]
+    return tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders)
 
 
 @functools.cache
@@ -220,7 +246,7 @@ def _installed_beside(top: str, file: str) -> tuple[str, ...]:
     if folder is None:
         return ()
     relative = os.path.relpath(os.path.realpath(file), folder).replace(os.sep, "/")
-    names = _all_packages().get(top, ())
+    names = _packages(top)
     return tuple(
         sorted({n for n in names if f"\n{relative}," in _recorded(n) and not _is_editable(n)})
     )

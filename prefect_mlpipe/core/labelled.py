@@ -27,7 +27,8 @@ def find(kind: type) -> Handler | None:
 
 def _variable(encoder: Encoder, value: Any) -> Sequence[Piece]:
     data = value.data
-    if not value._in_memory and not type(data).__module__.startswith("dask"):
+    lies_here = value._in_memory or isinstance(value, sys.modules["xarray"].IndexVariable)
+    if not lies_here and not type(data).__module__.startswith("dask"):
         raise encoder.refuse(value, "its data lies in an open file; load() it")
     kind, dims = encoder.encode(type(value)), encoder.encode(list(value.dims))
     return record("xarray.variable", kind, dims, encoder.encode(data), *_extras(encoder, value))

@@ -162,6 +162,8 @@ class Leases(ABC):
             self._leave()
 
     def _me(self) -> Holder:
+        """Begin to promise to renew."""
+        self._renewed = time.monotonic()
         token = f"{self._pid}-{secrets.token_hex(8)}"
         return Holder(token, *self._names, processes.here(), self.expires_s)
 
@@ -283,11 +285,12 @@ class LocalLeases(Leases):
             if not locked:
                 return False
             again = _look(self._folder + key)
-            if again is not None:
-                if again[0] != holder or again[1].st_ino != facts.st_ino:
-                    return False
-                tokens = [holder.token] if holder.token else []
-                self._sweep({facts.st_ino}, [self._folder + key], tokens)
+            if again is None:  # somebody was faster, and may have it again before we look
+                return True
+            if again[0] != holder or again[1].st_ino != facts.st_ino:
+                return False
+            tokens = [holder.token] if holder.token else []
+            self._sweep({facts.st_ino}, [self._folder + key], tokens)
             return True
 
     def _sweep(self, inodes: set[int], paths: list[str], tokens: list[str]) -> None:
@@ -300,12 +303,20 @@ class LocalLeases(Leases):
                 os.unlink(path)
 
     def _remove_forgotten(self, own: str) -> None:
-        """Remove what runs left that ended without a word, as far as that is certain."""
+        """Remove what runs left that ended without a word."""
+        if self._forgotten(own):
+            with self._succession() as locked:
+                if locked:
+                    gone = self._forgotten(own)  # anew: a number of a file may be another's by now
+                    self._sweep(set(gone.values()), [], list(gone))
+
+    def _forgotten(self, own: str) -> dict[str, int]:
+        """Token → inode of runs that have ended, as far as that is certain."""
         holders = f"{self._folder}holders/"
         with os.scandir(holders) as entries:
             others = [entry.name for entry in entries if entry.name not in self._tokens]
         if not others:
-            return
+            return {}
         now = os.stat(holders + own).st_mtime  # by the clock of the file system
         gone = {}
         for token in others:
@@ -314,10 +325,7 @@ class LocalLeases(Leases):
                 old = now - seen[1].st_mtime > FORGOTTEN_S
                 if old or processes.has_ended(seen[0].process):
                     gone[token] = seen[1].st_ino
-        if gone:
-            with self._succession() as locked:
-                if locked:
-                    self._sweep(set(gone.values()), [], list(gone))
+        return gone
 
     @contextmanager
     def _succession(self) -> Iterator[bool]:
@@ -411,7 +419,7 @@ class Heart:
         """Renew the leases of a run from now on."""
         with self._lock:
             self._alive[leases] = None
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._beat, name="mlpipe-leases", daemon=True
                 )

@@ -38,7 +38,8 @@ class Reason(NamedTuple):
             case "code changed":
                 return f"code changed: {self.name}"
             case "parameter changed":
-                shown = f": {self.before} → {self.after}" if self.before and self.after else ""
+                told = self.before and self.after and self.before != self.after  # not of secrets
+                shown = f": {self.before} → {self.after}" if told else ""
                 return f"parameter '{self.name}' changed{shown}"
             case "input changed":
                 source = f" (from {self.after})" if self.after else ""

@@ -56,6 +56,7 @@ _FAMILIES: Final = {
     "torch": "tensors",
     "xarray": "labelled",
     "PIL": "labelled",
+    "ctypes": "native",
 }
 
 _SECRETS: Final = {

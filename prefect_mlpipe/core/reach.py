@@ -476,6 +476,20 @@ def _slot(encoder: Encoder, value: Any) -> Piece:
     )
 
 
+# What a decorator made with wrapt leaves: an object that passes for the function below it.
+_PROXIES: Final = frozenset({("_wrappers", "FunctionWrapper"), ("wrapt.wrappers", "FunctionWrapper")})
+
+
+def _proxy(encoder: Encoder, value: Any) -> Piece:
+    library = foreign(encoder, owner_of("wrapt"), "wrapt", "FunctionWrapper")
+    return encoder.branch(
+        value,
+        lambda _, each: record(
+            "proxy", library, encoder.encode(each.__wrapped__), encoder.encode(each._self_wrapper)
+        ),
+    )
+
+
 def _cached(encoder: Encoder, value: Any) -> Piece:
     """Encode a function below `lru_cache`, which gives one object time and again."""
     inner = value.__wrapped__
@@ -500,6 +514,8 @@ def _find(kind: type) -> Any:
         return _through("fn")
     if issubclass(kind, types.ModuleType):
         return encode_module
+    if not names.isdisjoint(_PROXIES):
+        return _proxy
     if kind.__name__ in ("cython_function_or_method", "fused_cython_function"):
         return _cython_function
     if kind is functools._lru_cache_wrapper:

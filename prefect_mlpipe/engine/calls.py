@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from prefect_mlpipe import active
 from prefect_mlpipe.core.annotations import Fields
@@ -32,6 +32,7 @@ from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current, enter
 from prefect_mlpipe.errors import (
     InputChanged,
+    MissingFile,
     RunCancelled,
     UnstorableOutput,
     ValueDamaged,
@@ -41,6 +42,9 @@ from prefect_mlpipe.steps import Step, run_function
 
 _HOST = socket.gethostname()
 _PLAIN = frozenset({int, float, bool, str, type(None), StoredValue})
+
+
+Check: TypeAlias = "Callable[[StoredValue, Any], object]"
 
 
 class Whole(NamedTuple):
@@ -131,8 +135,12 @@ class Done(NamedTuple):
     own: bool
 
 
-def execute(call: StepCall) -> Done:
+def execute(call: StepCall, check: Check | None = None) -> Done:
     """Run a call and return its record.
+
+    Args:
+        call: what is run.
+        check: is shown each stored value that is loaded, and may raise.
 
     Raises:
         InputLost: an input is gone or damaged; nothing ran.
@@ -147,18 +155,18 @@ def execute(call: StepCall) -> Done:
     call.attempt_started = time.monotonic()
     # A context of its own: no step may see the tracer of the body, or another step's current().
     try:
-        return copy_context().run(_execute, call)
+        return copy_context().run(_execute, call, check)
     finally:
         call.attempt_started = 0.0
 
 
-def _execute(call: StepCall) -> Done:
+def _execute(call: StepCall, check: Check | None) -> Done:
     active.leave()
     here = call.current
     here.metrics = {}
     enter(here)
     try:
-        arguments = {name: load(value, call.store) for name, value in call.arguments.items()}
+        arguments = {n: load(value, call.store, check) for n, value in call.arguments.items()}
         loaded = [(file, fingerprint_state(file)) for file in files_in(arguments)]
         created = time.time()
         started = time.perf_counter()
@@ -205,6 +213,12 @@ def _record(call: StepCall, value: Any, created: float, duration: float) -> Done
 def _put(call: StepCall, name: str, value: Any, buffers: Buffers) -> StoredValue:
     try:
         return call.store.put(value, buffers=buffers)
+    except MissingFile as error:
+        raise MissingFile(
+            f"Step '{call.current.step}' returned a path that does not exist.",
+            {"output": name or "return value", "because": error.sentence, **error.facts},
+            "Return it after it is written; output_folder() gives an empty place for it.",
+        ) from error
     except (Unstorable, Undigestible) as error:
         raise UnstorableOutput(
             f"Step '{call.current.step}' returned something that cannot be stored.",
@@ -220,7 +234,7 @@ def _put(call: StepCall, name: str, value: Any, buffers: Buffers) -> StoredValue
         ) from error
 
 
-def load(value: Any, store: Store) -> Any:
+def load(value: Any, store: Store, check: Check | None = None) -> Any:
     """Return an argument as the step gets it: outputs loaded, literals copied.
 
     Raises:
@@ -228,27 +242,30 @@ def load(value: Any, store: Store) -> Any:
     """
     kind = type(value)
     if kind is StoredValue:
-        return load_value(value, store)
+        return load_value(value, store, check)
     if kind is Whole:
-        parts = [load_value(part, store) for part in value.values]
+        parts = [load_value(part, store, check) for part in value.values]
         return value.fields.join(dict(zip(value.fields.names, parts, strict=True)))
     if not any(type(item) in _REFERENCES for item in items_in(value)):
         return own_copy(value)  # of the whole: it may hold itself, or one thing twice
     if kind is list:
-        return [load(item, store) for item in value]
+        return [load(item, store, check) for item in value]
     if kind is dict:
-        return {name: load(item, store) for name, item in value.items()}
-    return refilled(value, [load(item, store) for item in value])
+        return {name: load(item, store, check) for name, item in value.items()}
+    return refilled(value, [load(item, store, check) for item in value])
 
 
-def load_value(value: StoredValue, store: Store) -> Any:
+def load_value(value: StoredValue, store: Store, check: Check | None = None) -> Any:
     """Return one stored value, or say that it is lost."""
     try:
-        return store.get(value)
+        found = store.get(value)
     except ValueMissing as error:
         raise InputLost(value, "value missing", error) from error
     except ValueDamaged as error:
         raise InputLost(value, "value damaged", error) from error
+    if check is not None:
+        check(value, found)
+    return found
 
 
 def files_in(arguments: Mapping[str, Any]) -> list[File | Folder]:

@@ -30,6 +30,7 @@ class Failing:
         if group is None:
             self._runs.append(run)
             return True
+        _name_item(run)
         failed = [*group.failed_items, run]
         group.failed_items = failed
         excess = len(failed) - group.allowed_failures()
@@ -77,3 +78,10 @@ class Failing:
             group = BaseExceptionGroup(message, errors)
             self._given.append(group)
             raise group
+
+
+def _name_item(run: StepRun) -> None:
+    """Have the error of an item say which item it was; two of one key may share one error."""
+    said = f"in {run.name}, an item of a mapped step"
+    if run.error is not None and said not in getattr(run.error, "__notes__", ()):
+        run.error.add_note(said)

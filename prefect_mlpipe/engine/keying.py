@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import orjson
@@ -21,7 +22,7 @@ from pydantic import Secret, SecretBytes, SecretStr
 
 from prefect_mlpipe.core.classes import owner_of_class
 from prefect_mlpipe.core.code import Code, CodeReader
-from prefect_mlpipe.core.describing import describe
+from prefect_mlpipe.core.describing import SECRET, describe, is_secret
 from prefect_mlpipe.core.digest import digest, digest_and_owners
 from prefect_mlpipe.core.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
@@ -30,6 +31,7 @@ from prefect_mlpipe.core.graph import Output, outputs_in, replace_outputs
 from prefect_mlpipe.core.manifest import CODE, Manifest
 from prefect_mlpipe.core.nested import items_in, refilled
 from prefect_mlpipe.core.parts import owner_of_function
+from prefect_mlpipe.engine.ignoring import refuse_unknown_names
 from prefect_mlpipe.errors import MissingFile, UnstableCode, UnstableInput
 from prefect_mlpipe.steps import Step
 
@@ -129,7 +131,9 @@ class Keyer:
             elif kind in _SCALARS:
                 inputs[name] = digest(value)
                 text = repr(value)
-                if len(text) <= _SHOWN_LENGTH:
+                if kind is str and is_secret(value, name):
+                    shown[name] = SECRET
+                elif len(text) <= _SHOWN_LENGTH:
                     shown[name] = text
             else:
                 if isinstance(value, SECRETS):
@@ -139,7 +143,7 @@ class Keyer:
                 owned += owners
                 nested = outputs_in(value)
                 if nested:
-                    sources[name] = _together(nested)
+                    sources[name] = source_of(nested)
         environment = code.environment
         if owned:
             environment = {**environment, **self._owned(owned)}
@@ -192,6 +196,8 @@ class Keyer:
 
     def _code_of_value(self, value: Any) -> Code | None:
         """Return the code of a function or a class of the user's, or of the class of an object."""
+        while isinstance(value, functools.partial | MethodType):  # what they call says more
+            value = value.func if isinstance(value, functools.partial) else value.__self__
         coded = value if isinstance(value, FunctionType | type) else type(value)
         owner = owner_of_class(coded) if isinstance(coded, type) else owner_of_function(coded)
         if owner.kind != "user":
@@ -224,6 +230,7 @@ class Keyer:
                 )
 
     def _read(self, step: Step[..., Any], node: str) -> StepCode:
+        refuse_unknown_names(step)
         declared = step.options.reads or ()
         files: list[tuple[File | Folder, object]] = []
         try:
@@ -349,7 +356,8 @@ def _labels(declared: Sequence[Any]) -> list[str]:
     return labels
 
 
-def _together(outputs: list[Output]) -> str:
+def source_of(outputs: list[Output]) -> str:
+    """Return where an argument comes from, as reasons say it."""
     names = list(dict.fromkeys(map(_source, outputs)))
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 

@@ -26,6 +26,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from prefect_mlpipe.core.describing import shorten
 from prefect_mlpipe.reporting.summary import (
     StepRow,
     by_weight,
@@ -38,6 +39,7 @@ from prefect_mlpipe.reporting.summary import (
 LIVE_AFTER_S = 0.5  # a run shorter than this shows nothing
 PLAIN_EVERY_S = 10.0
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+MAX_WHY = 100
 LINES = 12  # of a summary; Prefect's page has them all
 
 
@@ -225,12 +227,12 @@ def summary_text(name: str, rows: Sequence[StepRow], seconds: float) -> str:
 
 
 def _account(row: StepRow) -> str:
-    why = " ".join(row.why.split())
+    why = shorten(" ".join(row.why.split()), MAX_WHY)
     facts = [
         seconds_text(row.seconds) if row.seconds else "",
         size_text(row.size_bytes) if row.size_bytes else "",
     ]
-    return "  ".join(filter(None, [why[:100], *facts]))
+    return "  ".join(filter(None, [why, *facts]))
 
 
 def _is_terminal(stream: TextIO) -> bool:

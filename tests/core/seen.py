@@ -1,7 +1,7 @@
 """What a step can see of a value, as text: equal for equal values, and only for those.
 
-Written without any of the package's own digests, so that tests can hold those against it. It is also
-copied into the projects of `tests.reuse`, so it imports nothing of the tests.
+Written without any of the package's own digests, so that tests can hold those against it. It is
+also copied into the projects of `tests.reuse`, so it imports nothing of the tests.
 
 How things lie in memory is left out, as DESIGN says: strides, chunks, whether an array is a view,
 read-only or a memory map.
@@ -93,9 +93,10 @@ def _object(value: Any, around: list[int]) -> str:
     if isinstance(value, (list, tuple, set, frozenset, dict, str, bytes, int, float)):
         base = next(each for each in type(value).__mro__ if each in _LOOKS)
         extra.append(_LOOKS[base](value, around))
-    if not hasattr(value, "__dict__") and hasattr(value, "__setstate__"):  # state that lies in C
-        extra.append(_seen(value.__getstate__(), around))
-    return f"{_attributes(value, around)} {_all(extra, around)}"
+    attributes = _attributes(value, around)
+    if not attributes and type(value).__getstate__ is not object.__getstate__:
+        extra.append(value.__getstate__())  # its state lies in C
+    return f"{attributes} {_all(extra, around)}"
 
 
 def _mapping(value: Any, around: list[int]) -> str:
@@ -125,7 +126,7 @@ def _code(value: Any, around: list[int]) -> str:
 def _time(value: Any, around: list[int]) -> str:
     zone = value.tzinfo
     named = getattr(zone, "key", None) or ascii(zone)
-    return f"{ascii(value.replace(tzinfo=None))} fold={value.fold} {_name(type(zone))} {named}"
+    return f"{value.replace(tzinfo=None)!a} fold={value.fold} {_name(type(zone))} {named}"
 
 
 _OPAQUE = (
@@ -191,7 +192,8 @@ def _numpy(kind: type) -> Any:
 
 
 def _dtype(kind: Any) -> str:
-    return f"{kind!r} {kind.str} {kind.type.__name__} {dict(kind.metadata or {})}"
+    custom = "" if kind.isbuiltin == 1 else kind.type.__name__  # `longlong` may be `int64`
+    return f"{kind!r} {kind.str} {custom} {dict(kind.metadata or {})}"
 
 
 def _elements(value: Any, around: list[int]) -> str:
@@ -298,7 +300,7 @@ def _pyarrow(kind: type) -> Any:
 
     if issubclass(kind, (pa.Table, pa.RecordBatch)):
         return lambda value, around: (
-            f"{_schema(value.schema)} {_all([column.to_pylist() for column in value.columns], around)}"
+            f"{_schema(value.schema)} {_all([each.to_pylist() for each in value.columns], around)}"
             f" {[_dictionaries(column) for column in value.columns]}"
         )
     if issubclass(kind, (pa.Array, pa.ChunkedArray)):
@@ -387,6 +389,8 @@ def _image(value: Any, around: list[int]) -> str:
 def _torch(kind: type) -> Any:
     import torch
 
+    if issubclass(kind, torch.dtype):
+        return _plain
     return _tensor if issubclass(kind, torch.Tensor) else None
 
 
@@ -398,7 +402,21 @@ def _tensor(value: Any, around: list[int]) -> str:
     return f"{header} {content.detach().tolist()} {_attributes(value, around)}"
 
 
+def _places(kind: type) -> Any:
+    if kind.__name__ not in ("File", "Folder"):
+        return None
+    return lambda value, around: f"{value.name!a} {_contents(value)}"
+
+
+def _contents(place: Any) -> list[Any]:
+    root = pathlib.Path(place)
+    inside = [root] if root.is_file() else sorted(root.rglob("*"))
+    found = [(str(p.relative_to(root)), p.read_bytes() if p.is_file() else None) for p in inside]
+    return sorted(found, key=lambda pair: pair[0])
+
+
 _LIBRARIES: dict[str, Any] = {
+    "prefect_mlpipe": _places,
     "numpy": _numpy,
     "scipy": _scipy,
     "pandas": _pandas,

@@ -75,7 +75,10 @@ def test_secrets_are_not_shown_wherever_they_are() -> None:
     value = {"password": "hunter2", "list": [SecretStr("hunter2")], "settings": Settings(0.1)}
     assert "hunter2" not in str(describe(value))
     assert describe("hunter2", "API_KEY") == {"": "***"}
-    assert describe("lr", "key") == {"": "'lr'"}
+    for name in ("key", "tokenizer", "monkey", "secretary"):
+        assert describe("lr", name) == {"": "'lr'"}
+    for name in ("DB_PASSWORD", "passwd", "token", "refresh_tokens", "aws_access_key_id", "apiKey"):
+        assert describe("lr", name) == {"": "***"}
 
 
 PAIRS: list[tuple[Any, Any, list[str]]] = [

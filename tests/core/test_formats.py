@@ -22,7 +22,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as st_numpy
 
 from prefect_mlpipe.core import registry
 from prefect_mlpipe.core.digest import digest
@@ -32,6 +31,7 @@ from prefect_mlpipe.core.plain import is_plain
 from prefect_mlpipe.core.registry import format_named, formats_for, register_format
 from prefect_mlpipe.core.store import Store
 from tests.core.formatting import dumped, name_of_format, round_trip
+from tests.core.strategies import NAMES, arrays, columns, frames, json_like, plain
 
 settings.register_profile(
     "formats", deadline=None, max_examples=30, suppress_health_check=list(HealthCheck)
@@ -40,39 +40,6 @@ settings.load_profile("formats")
 
 
 # --- every format keeps every value that it says it keeps ----------------------------------------
-
-scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**70), 2**70),
-    st.floats(),
-    st.text(st.characters(codec=None), max_size=20),
-    st.binary(max_size=20),
-)
-hashable = st.one_of(scalars, st.tuples(scalars, scalars), st.frozensets(st.integers(), max_size=3))
-plain = st.recursive(
-    scalars | st.complex_numbers() | st.dates() | st.datetimes() | st.decimals() | st.uuids(),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.tuples(inner, inner)
-        | st.dictionaries(hashable, inner, max_size=4)
-        | st.sets(hashable, max_size=4)
-    ),
-    max_leaves=12,
-)
-json_like = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
-)
-dtypes = st.one_of(
-    st_numpy.scalar_dtypes(),
-    st_numpy.byte_string_dtypes(),
-    st_numpy.unicode_string_dtypes(),
-    st_numpy.array_dtypes(),
-)
-arrays = dtypes.flatmap(
-    lambda dtype: st_numpy.arrays(dtype, st_numpy.array_shapes(min_dims=0, min_side=0))
-)
 
 
 @given(plain)
@@ -107,59 +74,6 @@ def test_however_an_array_lies_in_memory_it_comes_back(
     turned = np.flip(value) if value.ndim else value
     for view in (value.T, np.asfortranarray(value), value.transpose(axes), turned):
         assert digest(round_trip(view)) == digest(view)
-
-
-def series_of(dtype: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[pd.Series[Any]]:
-    return st.lists(values, max_size=6).map(lambda items: pd.Series(items, dtype=dtype))
-
-
-NAMES = st.one_of(st.none(), st.text(max_size=5))
-int64 = st.integers(-(2**63), 2**63 - 1)
-columns = st.one_of(
-    series_of("int64", int64),
-    series_of("uint8", st.integers(0, 255)),
-    series_of("float64", st.floats()),
-    series_of("float32", st.floats(width=32)),
-    series_of("bool", st.booleans()),
-    series_of("str", st.none() | st.text(max_size=5)),
-    series_of("string", st.none() | st.text(max_size=5)),
-    series_of("object", scalars),
-    series_of("Int64", st.none() | int64),
-    series_of("boolean", st.none() | st.booleans()),
-    series_of("category", st.none() | st.sampled_from(["a", "b"])),
-    series_of("datetime64[ns]", st.none() | int64.map(lambda ns: np.datetime64(ns, "ns"))),
-    series_of("timedelta64[s]", st.none() | st.integers(-1000, 1000)),
-    series_of(
-        "datetime64[us, Europe/Paris]",
-        st.none()
-        | st.datetimes(datetime.datetime(1990, 1, 1), datetime.datetime(2030, 1, 1)).map(
-            lambda at: at.replace(tzinfo=datetime.UTC)
-        ),
-    ),
-)
-indexes = st.one_of(
-    st.builds(lambda name: lambda n: pd.RangeIndex(3, 3 + 2 * n, 2, name=name), NAMES),
-    st.builds(lambda name: lambda n: pd.Index(range(n), name=name).astype("int64"), NAMES),
-    st.builds(lambda name: lambda n: pd.Index([f"r{i}" for i in range(n)], name=name), NAMES),
-    st.just(lambda n: pd.date_range("2020", periods=n)),
-    st.just(lambda n: pd.DatetimeIndex(list(pd.date_range("2020", periods=n)), freq=None)),
-    st.just(lambda n: pd.MultiIndex.from_product([range(n), ["a"]])),
-)
-
-
-@st.composite
-def frames(draw: st.DrawFn) -> pd.DataFrame:
-    drawn = draw(st.lists(columns, max_size=5))
-    rows = min(map(len, drawn), default=draw(st.integers(0, 3)))
-    names = draw(
-        st.lists(st.text(max_size=4), min_size=len(drawn), max_size=len(drawn), unique=True)
-        | st.just(list(range(len(drawn))))
-    )
-    table = {name: column.iloc[:rows] for name, column in zip(names, drawn, strict=True)}
-    frame = pd.DataFrame(table, index=pd.RangeIndex(rows))
-    frame.index = draw(indexes)(rows)
-    frame.attrs = draw(st.just({}) | st.dictionaries(st.text(), scalars, max_size=1))
-    return frame
 
 
 @given(frames())

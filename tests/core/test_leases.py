@@ -15,7 +15,7 @@ import pytest
 from prefect_mlpipe.core import leases as leases_module
 from prefect_mlpipe.core import processes
 from prefect_mlpipe.core.backends import LocalBackend
-from prefect_mlpipe.core.leases import EXPIRES_S, Holder, Leases, heart
+from prefect_mlpipe.core.leases import EXPIRES_S, Holder, Leases, LocalLeases, heart
 from prefect_mlpipe.core.processes import Process, has_ended, here
 from prefect_mlpipe.core.remote_backend import RemoteBackend
 from prefect_mlpipe.core.store import Store
@@ -256,6 +256,34 @@ def test_what_nobody_can_judge_is_removed_when_it_is_very_old(
     assert leases.take(OTHER)
     leases.close()
     elsewhere.close()
+
+
+def test_who_comes_second_to_remove_a_lease_does_not_remove_the_new_one(
+    local: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, first, second = (local.leases(name, "digits") for name in ("gone", "first", "second"))
+    assert isinstance(second, LocalLeases)
+    assert gone.take(KEY)
+    heart.remove(gone)
+    seen = leases_module._look(str(folder(local) / KEY))
+    assert seen is not None
+    assert first.holder(KEY) is not None
+    clock.now += EXPIRES_S + 1
+    assert first.holder(KEY) is None
+    original = leases_module._look
+
+    def look(path: str) -> object:
+        found = original(path)
+        assert first.take(KEY)  # right after the other has looked
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(leases_module, "_look", look)
+        assert second._succeed(KEY, *seen)
+    assert not second.take(KEY)
+    assert str(second.holder(KEY)).startswith("run first ")
+    for leases in (gone, first, second):
+        leases.close()
 
 
 def test_a_torn_lease_expires(local: Store, clock: Clock) -> None:

@@ -34,6 +34,7 @@ COUNTS: list[tuple[Manifest, str]] = [
         "parameter 'lr' changed: 0.1 → 0.2",
     ),
     (changed(inputs={"table": "t1", "lr": "l2"}, shown={}), "parameter 'lr' changed"),
+    (changed(inputs={"table": "t1", "lr": "l2"}), "parameter 'lr' changed"),
     (changed(reads={"LANG": "r2"}), "reads changed: LANG"),
     (
         changed(environment={"python": "3.11", "pandas": "3.2"}),

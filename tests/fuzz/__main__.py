@@ -60,7 +60,7 @@ def _hunt(options: Any) -> int:
             print(f"{name:28} {said}", flush=True)
     hits = sum(each["found"] for each in found.values())
     print(json.dumps(found) if options.json else f"{hits} of {len(found)} faults found")
-    return hits < len(found)
+    return int(hits < len(found))
 
 
 def _in_a_process_of_its_own(name: str, options: Any) -> Counts:
@@ -70,9 +70,8 @@ def _in_a_process_of_its_own(name: str, options: Any) -> Counts:
         status = 1
         try:
             faults.plant(name)
-            counts = _campaign(options.seed, options.edits, hunting=True)
             with os.fdopen(into, "wb") as stream:
-                pickle.dump(counts, stream)
+                pickle.dump(_campaign(options.seed, options.edits, hunting=True), stream)
             status = 0
         finally:
             sys.stderr.flush()

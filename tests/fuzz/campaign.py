@@ -6,6 +6,7 @@ ran after an edit of spelling alone. Everything follows from the seed.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -125,7 +126,7 @@ class _Chain:
         return any(word in self.project.text() for word in _REMEMBERS)
 
     def _edit(self) -> None:
-        if self.random.random() < _NEUTRAL:
+        if self.random.random() < _NEUTRAL and not self.campaign.hunting:
             edit = neutral.leave(self.random, self.project)
         else:
             edit = edits.change(self.random, self.project)
@@ -142,16 +143,10 @@ class _Chain:
         try:
             running.load(self.project)
             value = running.oracle()
-        except SyntaxError as error:
+        except (Exception, TooLong) as error:
             self._broken(edit, error)
             return False
-        except Exception as error:
-            self._broken(edit, error)
-            return False
-        except TooLong as error:
-            self._broken(edit, error)
-            return False
-        fresh = self.random.random() < _FRESH
+        fresh = self.random.random() < (_FRESH / 3 if self.campaign.hunting else _FRESH)
         ran = self._product(edit.kind, fresh)
         if ran is None:
             return False
@@ -169,7 +164,11 @@ class _Chain:
 
     def _broken(self, edit: Edit, error: BaseException) -> None:
         self.counts.broken += 1
-        if edit.neutral is not False and edit.kind != "function moved" and not self.campaign.hunting:
+        if (
+            edit.neutral is not False
+            and edit.kind != "function moved"
+            and not self.campaign.hunting
+        ):
             self.counts.failures.append(f"{edit.kind} breaks a project: {error!r}\n{self._text()}")
         if isinstance(error, TooLong) or self.random.random() > _RAISING:
             return
@@ -243,6 +242,4 @@ class _Chain:
 
 def _folder() -> str | None:
     """A folder in memory where there is one: a store is written for each edit."""
-    import os
-
     return "/dev/shm" if os.path.isdir("/dev/shm") else None

@@ -181,7 +181,7 @@ def bound_method(m: Maker) -> str:
     kind = _class(
         m,
         "",
-        f"__slots__ = ('rate',)",
+        "__slots__ = ('rate',)",
         "",
         "def __init__(self, rate):",
         "    self.rate = rate",
@@ -197,7 +197,9 @@ def bound_method(m: Maker) -> str:
 def data_class(m: Maker) -> str:
     m.require("import dataclasses")
     name = m.fresh("D")
-    flags = m.random.choice(("", "(frozen=True)", "(order=True)", "(slots=True)", "(kw_only=False)"))
+    flags = m.random.choice(
+        ("", "(frozen=True)", "(order=True)", "(slots=True)", "(kw_only=False)")
+    )
     m.add(
         f"@dataclasses.dataclass{flags}\n"
         f"class {name}:\n"
@@ -214,7 +216,9 @@ def data_class(m: Maker) -> str:
 def post_init(m: Maker) -> str:
     m.require("from dataclasses import dataclass, field")
     base, name = m.fresh("D"), m.fresh("D")
-    m.add(f"@dataclass\nclass {base}:\n    rate: object = {m.const()}\n    size: int = {m.number()}")
+    m.add(
+        f"@dataclass\nclass {base}:\n    rate: object = {m.const()}\n    size: int = {m.number()}"
+    )
     m.add(
         f"@dataclass\nclass {name}({base}):\n"
         f"    size: int = {m.number()}\n"
@@ -294,7 +298,9 @@ def attribute_hooks(m: Maker) -> str:
         "def __iter__(self):",
         f"    return iter([{m.const()}, {m.const()}])",
     )
-    return m.function(f"a = {name}()", f"return mix(a.known, a.{m.fresh('any')}, x in a, list(a), x)")
+    return m.function(
+        f"a = {name}()", f"return mix(a.known, a.{m.fresh('any')}, x in a, list(a), x)"
+    )
 
 
 def abstract(m: Maker) -> str:

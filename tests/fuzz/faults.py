@@ -112,7 +112,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "remembered by place",
         "core.bytecode:shape_of",
-        "key = id(code)\n    known = _shapes.get(key)\n    if known is not None and known[0]() is code:",
+        "key = id(code)\n"
+        "    known = _shapes.get(key)\n    if known is not None and known[0]() is code:",
         "key = hash((code.co_qualname, code.co_firstlineno))\n"
         "    known = _shapes.get(key)\n    if known is not None and known[0]() is not None:",
     ),
@@ -202,7 +203,7 @@ FAULTS: tuple[Fault, ...] = (
         '("defaults", cls._field_defaults)',
         '("defaults", ())',
     ),
-    Fault("state of objects", _OBJECT, "if state is not None:", "if False:"),
+    Fault("state of objects", _OBJECT, "if state is not None and", "if False and"),
     Fault("what objects are made of", _OBJECT, "encoder.encode(arguments)", 'b""'),
     Fault("items of objects", _OBJECT, "if items is not None:", "if False:"),
     # values

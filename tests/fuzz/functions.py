@@ -167,7 +167,8 @@ def partial_of_another(m: Maker) -> str:
     return m.function(f"return mix([each(x) for each in {held}], {m.const()})")
 
 
-def _decorator(m: Maker, wraps: bool, arguments: bool) -> str:
+def decorator(m: Maker, wraps: bool, arguments: bool) -> str:
+    """Add a decorator and return its name; with arguments, it is to be called with one."""
     name, pad = m.fresh("deco"), "    " if arguments else ""
     lines = [f"def {name}(rate):", "    def around(function):"] if arguments else []
     lines += [] if arguments else [f"def {name}(function):"]
@@ -187,20 +188,18 @@ def _decorator(m: Maker, wraps: bool, arguments: bool) -> str:
 
 
 def wrapped(m: Maker) -> str:
-    name = _decorator(m, True, False)
+    name = decorator(m, True, False)
     return m.function(f"return mix(x, {m.const()}, {m.call()})", decorators=(name,))
 
 
 def wrapped_without_wraps(m: Maker) -> str:
-    name = _decorator(m, False, False)
-    inner = m.function(
-        f"return mix(x, {m.const()})", decorators=(name,), name=m.fresh("w")
-    )
+    name = decorator(m, False, False)
+    inner = m.function(f"return mix(x, {m.const()})", decorators=(name,), name=m.fresh("w"))
     return m.function(f"return mix({inner}(x), {m.const()})")
 
 
 def wrapped_twice(m: Maker) -> str:
-    outer, inner = _decorator(m, m.number() > 5, True), _decorator(m, True, False)
+    outer, inner = decorator(m, m.number() > 5, True), decorator(m, True, False)
     name = m.function(
         f"return mix(x, rate, {m.const()})",
         arguments=f"x, rate={m.const()}",

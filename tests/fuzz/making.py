@@ -89,7 +89,7 @@ def _step(m: Maker) -> str:
     name = m.fresh("step")
     decorators: tuple[str, ...] = ("step",)
     if m.number() > 7:
-        around = functions._decorator(m, m.number() > 4, False)
+        around = functions.decorator(m, m.number() > 4, False)
         decorators = (f'step(name="{name}")', around)
     calls = [m.call("number") for _ in range(m.random.randint(1, 3))]
     returned = m.random.choice(_RETURNS).format(const=m.const(), number=m.number())
@@ -97,14 +97,14 @@ def _step(m: Maker) -> str:
         m.require("import numpy as np")
     annotation = m.random.choice(("", ": object", ": 'object'"))
     m.function(
-        f"number = mix(given() if callable(given) else given, other)",
+        "number = mix(given() if callable(given) else given, other)",
         f"y = mix({', '.join(calls)}, {m.const()})",
         returned,
         arguments=f"given{annotation}, other={m.const()}",
         name=name,
         decorators=decorators,
     )
-    m._cost = 0
+    m.end()
     return name
 
 

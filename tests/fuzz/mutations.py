@@ -48,9 +48,7 @@ def mutate(
     found: dict[str, list[Mutation]] = {}
     words = reached if random.random() < 0.9 else frozenset()
     for each in _possible(random, modules):
-        if words and words.isdisjoint(
-            re.findall(r"\w+", each.where)[1:]
-        ):
+        if words and words.isdisjoint(re.findall(r"\w+", each.where)[1:]):
             continue
         found.setdefault(each.kind, []).append(each)
     if not found:

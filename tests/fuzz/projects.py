@@ -53,8 +53,7 @@ class Project:
         return any(_WHOLE.search(self.source(name)) for name in self.modules)
 
     def reached(self) -> frozenset[str]:
-        """The words of all statements that the pipeline reaches; every name is the project's own.
-        """
+        """The words of all statements that the pipeline reaches; a name is one thing only."""
         defining: dict[str, list[str]] = {}
         for name in self.modules:
             for statement in self.modules[name]:
@@ -65,7 +64,7 @@ class Project:
         while waiting:
             found |= waiting
             statements = (each for word in waiting for each in defining.get(word, ()))
-            waiting = frozenset().union(*map(_words, statements)) - found
+            waiting = {name for each in statements for name in _words(each)} - found
         return frozenset(found)
 
     def is_reached(self, statement: str, words: frozenset[str]) -> bool:
@@ -184,6 +183,10 @@ class Maker:
     def offer(self, name: str) -> None:
         """Have a function of one number found by those that are made later."""
         self.callees.append(Callee(self.module, name, self._cost + 1))
+        self.end()
+
+    def end(self) -> None:
+        """Begin to count calls anew, for the next function."""
         self._cost, self._inside = 0, []
 
     def call(self, argument: str = "x") -> str:

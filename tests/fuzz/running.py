@@ -10,8 +10,6 @@ pipeline: there a step is a plain function.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import enum
 import gc
 import importlib
 import importlib.abc
@@ -23,8 +21,8 @@ import signal
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from coolname import generate_slug
@@ -38,7 +36,7 @@ from prefect_mlpipe.settings import Settings
 from tests.fuzz.projects import Project
 
 PLACE = "/projects/fuzz"  # where modules say that they lie; there is nothing
-_SECONDS = 1.0  # an edit may make a loop endless
+_SECONDS = 1.0  # of the processor: an edit may make a loop endless
 
 
 class TooLong(BaseException):
@@ -136,17 +134,9 @@ def load(project: Project) -> dict[str, types.ModuleType]:
     _names.clear()
     _names.update(project.modules)
     _modules.sources = project.sources()
-    with quiet(), in_time():
+    with in_time():
         importlib.import_module("main")
     return {name: sys.modules[name] for name in project.modules if name in sys.modules}
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Say nothing of what an edit makes of a project: `"a" is x`, a coroutine never awaited."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @contextlib.contextmanager
@@ -154,13 +144,13 @@ def in_time() -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         raise TooLong
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 # Runs
@@ -168,8 +158,10 @@ def in_time() -> Iterator[None]:
 
 def prepare() -> None:
     """Do once what would be done in every run, and import what the first one would import."""
+    warnings.simplefilter("ignore")  # of what an edit makes of a project: `"a" is x`
     settings = Settings()
-    pipelines.Settings = stores.Settings = lambda: settings  # type: ignore[assignment,misc]
+    for module in (pipelines, stores):
+        vars(module)["Settings"] = lambda: settings
     prefect_mlpipe.localruns.LogReporter = _Watch  # type: ignore[misc]
     generate_slug(2)
     gc.collect()
@@ -178,7 +170,7 @@ def prepare() -> None:
 
 def oracle() -> str:
     """What the project that is loaded gives when it is simply called."""
-    with quiet(), in_time():
+    with in_time():
         return show(sys.modules["main"].main())
 
 
@@ -190,7 +182,7 @@ def wired() -> Any:
 class _Watch(prefect_mlpipe.localruns.LogReporter):
     """Notes what became of each step."""
 
-    steps: dict[str, tuple[str, list[str]]] = {}
+    steps: ClassVar[dict[str, tuple[str, list[str]]]] = {}
 
     def settled(self, run: StepRun) -> None:
         _Watch.steps[run.name] = (run.state, [str(reason) for reason in run.reasons])
@@ -199,14 +191,13 @@ class _Watch(prefect_mlpipe.localruns.LogReporter):
 def product(store: str) -> Ran:
     """What the product gives for the project that is loaded."""
     _Watch.steps = {}
-    with quiet():
-        try:
-            value = show(run_locally(wired.with_options(store=store), {}))
-        except Exception as error:
-            for one in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
-                if isinstance(one, MlpipeError):
-                    raise Refused(f"{type(one).__name__}: {one}") from None
-            value = f"raises {type(error).__name__}"
+    try:
+        value = show(run_locally(wired.with_options(store=store), {}))
+    except Exception as error:
+        for one in error.exceptions if isinstance(error, ExceptionGroup) else (error,):
+            if isinstance(one, MlpipeError):
+                raise Refused(f"{type(one).__name__}: {one}") from None
+        value = f"raises {type(error).__name__}"
     return Ran(value, _Watch.steps)
 
 

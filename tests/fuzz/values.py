@@ -100,7 +100,9 @@ def time(m: Maker) -> str:
 def pattern(m: Maker) -> str:
     m.require("import re")
     flags = m.random.choice(("0", "re.I", "re.X"))
-    return _held(m, f're.compile(r"[{m.number(0, 4)}-{m.number(5, 9)}]+", {flags})', "{}.findall(str(x)), {}")
+    return _held(
+        m, f're.compile(r"[{m.number(0, 4)}-{m.number(5, 9)}]+", {flags})', "{}.findall(str(x)), {}"
+    )
 
 
 def path(m: Maker) -> str:

@@ -420,6 +420,61 @@ def test_a_change_of_what_a_step_above_made_is_shown(
     assert "if it makes the same value again" in outcome.plan_explained["work"]
 
 
+SHAPES = """
+from typing import NamedTuple
+from prefect_mlpipe import output_folder
+
+class Split(NamedTuple):
+    train: list[int]
+    test: list[int]
+
+@step
+def split(n: int) -> Split:
+    return Split([n] * n, [7])
+
+@step
+def score(x: int, n: int) -> int:
+    return n if x in (3, 5) else x
+
+@step
+def write(n: int) -> File:
+    path = output_folder() / "out.csv"
+    path.write_text("x" * n)
+    return File(path)
+
+@step
+def work(whole: Split, scores: list[int], nested: list[object], file: File) -> int:
+    ran("work")
+    return 1
+
+@pipeline
+def main(n: int = 3) -> int:
+    whole = split(n)
+    scores = score.map([1, 2, 3, 4, 5], n=unmapped(n))
+    return work(whole, scores, [whole.train, whole.test], write(n))
+"""
+
+
+def test_outputs_of_every_shape_are_compared_piece_by_piece(lab: Lab) -> None:
+    lab.write({"main.py": SHAPES})
+    first = lab.run()
+    assert first.error is None, first.traceback
+    outcome = lab.run("n=40")
+    assert outcome.error is None, outcome.traceback
+    lines = [line.strip() for line in outcome.steps["work"]["explain"].splitlines()]
+    for line in (
+        "input whole (from split) .train: builtins.list",
+        "length: 3 → 40",
+        "input scores (from score): 2 of 5 values differ",
+        "input scores (from score) [2]: 3 → 40",
+        "input scores (from score) [4]: 3 → 40",
+        "input nested (from split.train, split.test): 1 of 2 values differ",
+        "size: 3 bytes → 40 bytes",
+    ):
+        assert line in lines, "\n".join(lines)
+    assert not any(".test:" in line for line in lines)
+
+
 LOADED = """
     @step
     def work(x: object, csv: File) -> int:
@@ -495,6 +550,17 @@ def test_a_variable_that_is_called_like_a_secret_is_not_shown(lab: Lab) -> None:
     assert outcome.reasons("work") == ["reads changed: DB_PASSWORD"]
     assert "hunter" not in outcome.steps["work"]["explain"]
     assert "reads DB_PASSWORD" in outcome.steps["work"]["explain"]
+
+
+def test_a_parameter_that_is_called_like_a_secret_is_not_shown(lab: Lab) -> None:
+    main = work("len(token)")["main.py"].replace("x: int = 1", "token: str = 'a'")
+    lab.write({"main.py": main.replace("x: int", "token: str").replace("work(x)", "work(token)")})
+    assert lab.run("token='hunter2'").error is None
+    outcome = lab.run("token='hunter22'", plan=True)
+    assert outcome.value == "builtins.int 8"
+    assert outcome.reasons("work") == ["parameter 'token' changed"]
+    for text in (outcome.plan_explained["work"], outcome.steps["work"]["explain"]):
+        assert "hunter" not in text
 
 
 # What is not known is not made up
@@ -642,6 +708,18 @@ def test_other_reasons_say_what_they_mean(lab: Lab) -> None:
     assert "Changed since then, too:" in both
     assert "code changed: main.work" in both
     assert "+    return x + 0" in both
+
+
+def test_a_record_that_is_gone_is_said_to_be(lab: Lab) -> None:
+    lab.write(work("x"))
+    lab.run()
+    for path in (lab.place / "store" / "records").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    outcome = lab.run(plan=True)
+    assert outcome.reasons("work") == ["value missing: its record"]
+    assert "left a record, and it is not in the store any more" in outcome.steps["work"]["explain"]
+    assert "left a record, and it is not in the store any more" in outcome.plan_explained["work"]
 
 
 def test_a_failed_step_says_what_changed_and_how_it_failed(lab: Lab) -> None:

@@ -305,11 +305,18 @@ TORCH = [
         "optimizers: settings",
         "torch.optim.Adam(net().parameters(), 0.1)",
         "torch.optim.Adam(net().parameters(), 0.2)",
+        "input",
     ),
     other(
         "optimizers: steps",
         "stepped(torch.optim.Adam(net().parameters()), 1)",
         "stepped(torch.optim.Adam(net().parameters()), 2)",
+        "input",
+    ),
+    other(
+        "optimizers: their state",
+        "stepped(torch.optim.Adam(net().parameters()), 1).state_dict()",
+        "stepped(torch.optim.Adam(net().parameters()), 2).state_dict()",
     ),
     other("dtypes and devices as values", "torch.float32", "torch.float64"),
     other("sizes and tuples", "torch.Size([1, 2])", "(1, 2)"),

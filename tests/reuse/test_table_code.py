@@ -251,26 +251,6 @@ def main(x: int = 1) -> int:
         "code changed: main.clean",
     ),
     rerun(
-        "15d a method of an object that is an input",
-        {
-            "main.py": f"""
-{SCALE}
-
-@step
-def work(x: object) -> int:
-    ran("work")
-    return x.of(2)
-
-@pipeline
-def main(x: object = Scale()) -> int:
-    return work(x)
-"""
-        },
-        "x * self",
-        "x - self",
-        "parameter 'x' changed",
-    ),
-    rerun(
         "18a an alias of a user's function",
         work("h(x)", "import b\nh = b.g", b="def g(x): return -x"),
         "-x",

@@ -154,6 +154,7 @@ def test_a_damaged_record_is_no_record(lab: Lab, damage: str, value: str) -> Non
     assert outcome.plan["make"] == ("run", [f"{kind}: its record"])
     assert outcome.reasons("make") == [f"{kind}: its record"]
     assert outcome.reasons("below") == ["code changed: main.below"]
+    assert "The last run left a record, and it" in outcome.steps["make"]["explain"]
     said = [text for text in outcome.warnings if "The record of step 'make' is damaged" in text]
     assert len(said) == (kind == "value damaged")
     again = lab.run()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.reuse.lab import Lab, Row, check
-from tests.reuse.rows import SHOW
+from tests.reuse.rows import SHOW, edited
 
 FRAME = "pandas.DataFrame({'a': [1, 2], 'b': [3, 4]})"
 OBJECTS = """
@@ -160,46 +160,72 @@ def test_11_one_element_in_the_middle_of_100_mb(lab: Lab) -> None:
     assert outcome.reasons("below") == ["input 'x' changed (from make)"]
 
 
+PARTIAL = "import functools\nimport helpers\nF = functools.partial(helpers.clean, k=3)"
+# Name, what makes the argument F, what of it is written otherwise, and what the explanation names.
 CALLED = [
-    ("12a the body of a lambda", "F = lambda v: v + 1", "v + 1", "v + 2"),
-    ("12b the body of a module's function", "from helpers import clean as F", "v + 1", "v + 2"),
+    ("12a the body of a lambda", "F = lambda v: v + 1", "v + 1", "v + 2", "main.<lambda>"),
     (
-        "12c the function of a partial",
-        "import functools\nimport helpers\nF = functools.partial(helpers.clean, k=3)",
+        "12b the body of a module's function",
+        "from helpers import clean as F",
         "v + 1",
         "v + 2",
+        "helpers.clean",
     ),
-    (
-        "12d an argument that a partial binds",
-        "import functools\nimport helpers\nF = functools.partial(helpers.clean, k=3)",
-        "k=3",
-        "k=4",
-    ),
+    ("12c the function of a partial", PARTIAL, "v + 1", "v + 2", "helpers.clean"),
+    ("12d an argument that a partial binds", PARTIAL, "k=3", "k=4", "input x"),
     (
         "12e the __call__ of an object",
         "import models\nF = models.Model()",
         "v * 1",
         "v * 2",
+        "models.Model.__call__",
+    ),
+    (
+        "15d a method that the step calls",
+        "import models\nF = models.Model().of",
+        "v - 1",
+        "v - 2",
+        "models.Model.of",
     ),
 ]
 
 
-def called(above: str) -> dict[str, str]:
+def called(above: str, seen: str = "x(2)") -> dict[str, str]:
     modules = {
         "helpers.py": "def clean(v, k=0): return v + 1 + k",
-        "models.py": "class Model:\n    def __call__(self, v): return v * 1",
+        "models.py": """
+class Model:
+    def __call__(self, v): return v * 1
+    def of(self, v): return v - 1
+    def fit(self): return 1
+""",
     }
-    return {**given("F", above, seen="x(2)"), **modules}
+    return {**given("F", above, seen), **modules}
 
 
-@pytest.mark.parametrize(("name", "above", "old", "new"), CALLED, ids=[case[0] for case in CALLED])
-def test_what_an_argument_does_is_seen(lab: Lab, name: str, above: str, old: str, new: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "above", "old", "new", "named"), CALLED, ids=[case[0] for case in CALLED]
+)
+def test_what_an_argument_does_is_seen(
+    lab: Lab, name: str, above: str, old: str, new: str, named: str
+) -> None:
     before = called(above)
     after = {file: text.replace(old, new) for file, text in before.items() if file != "show.py"}
     outcome = check(
         lab, Row(name, before, after, "rerun", "parameter 'x' changed", arguments="x=F")
     )
     assert outcome.reasons("below") == ["input 'x' changed (from make)"]
+    assert named in outcome.steps["direct"]["explain"]
+
+
+def test_15d_a_method_of_an_object_that_is_given(lab: Lab) -> None:
+    before = called("import models\nF = models.Model()", seen="x.fit()")
+    after = edited(before, "models.py", "return 1", "return 2")
+    outcome = check(
+        lab, Row("15d x.fit()", before, after, "rerun", "parameter 'x' changed", arguments="x=F")
+    )
+    assert "models.Model.fit" in outcome.steps["direct"]["explain"]
+    assert outcome.plan["make"] == ("run", ["code changed: models.Model.fit"])
 
 
 def test_12f_a_lambda_that_has_moved_is_the_same(lab: Lab) -> None:

@@ -1,8 +1,8 @@
 """Many values at once: each is made by a step and given to a step, then made in another way.
 
 A group of cases is one project. For each case one step makes the value and another looks at it (the
-value as an output), and a third is given it by the pipeline's body (the value as an input). What the
-lookers see is compared with what they see without any cache, case by case.
+value as an output), and a third is given it by the pipeline's body (the value as an input). What
+the lookers see is compared with what they see without any cache, case by case.
 """
 
 from __future__ import annotations
