@@ -232,7 +232,7 @@ def _input_blocks(before: Side, now: Side, store: Store) -> Iterator[list[str]]:
             continue
         if name in new.sources and name in old.sources:
             handed = before.values(old.sources[name]), now.values(new.sources[name])
-            yield from _handed_on(f"input {name} (from {new.sources[name]})", *handed, store)
+            yield from _handed_on(name, new.sources[name], *handed, store)
         elif not (name in new.shown and name in old.shown):
             facts = _facts(before, name, store), _facts(now, name, store)
             yield from _described(f"input {name}", before, now, facts, store)
@@ -275,8 +275,11 @@ def _facts(side: Side, name: str, store: Store) -> Facts:
     return _known(values[0]) if found is None else describe(found.value)
 
 
-def _handed_on(head: str, old: Values, new: Values, store: Store) -> Iterator[list[str]]:
-    """Compare what steps above handed on then and now."""
+def _handed_on(
+    name: str, source: str, old: Values, new: Values, store: Store
+) -> Iterator[list[str]]:
+    """Compare what steps above handed on then and now: one value, fields, items or several."""
+    head = f"input {name} (from {source})"
     if not old or not new:
         yield [f"{head}: what it was is not known any more"]
         return
@@ -287,7 +290,8 @@ def _handed_on(head: str, old: Values, new: Values, store: Store) -> Iterator[li
     if lengths:
         yield [f"{head}: {', '.join(lengths)}"]
     for place in differing[:MAX_PARTS]:
-        named = f"{head}{' ' if place else ''}{place}"
+        comma = "" if place[:1] in ".[" else ", "
+        named = f"input {name}{comma}{place}" if place else head
         yield _told(named, _between(old[place], new[place], store), new[place].type)
 
 

@@ -173,11 +173,12 @@ def _code_mismatch(order: Order, facts: Mapping[str, Any]) -> CodeMismatch:
 class _NoticedTry(Try):
     """A try whose beginnings and ends the driver is told of, for timeouts and dead workers."""
 
-    __slots__ = ("_tell",)
+    __slots__ = ("_address", "_tell")
 
-    def __init__(self, call: Any, tell: Any) -> None:
+    def __init__(self, call: Any, tell: Any, address: str) -> None:
         super().__init__(call)
         self._tell = tell
+        self._address = address
 
     def execute(self) -> Done:
         self._tell(self.call.attempt + 1, True)
@@ -203,7 +204,7 @@ class _NoticedTry(Try):
                 {
                     "classes": ", ".join(found)[:400],
                     "value": difference(stored.digest, here),
-                    "worker": get_worker().address,
+                    "worker": self._address,
                 },
                 "Restart the workers, or bring the user's modules there up to date.",
             )
@@ -222,7 +223,8 @@ def run_order(data: bytes) -> Result:
     except Exception as error:  # old modules, or broken ones, raise what they like when imported
         facts = {"error": f"{type(error).__name__}: {error}"}
         return ("refused", _code_mismatch(order, facts), 0, {}, [])
-    attempt = _NoticedTry(call, partial(_tell, get_worker(), order))
+    worker = get_worker()
+    attempt = _NoticedTry(call, partial(_tell, worker, order), worker.address)
     task = context.task_runs.task(step, call.attempt)
     task_run = context.task_runs.task_run(task, order.name, order.parents, order.task_run_id)
     outcome = context.copy().run(context.task_runs.drive, task, task_run, attempt)

@@ -141,7 +141,9 @@ _IMPORT_FROM: Final = dis.opmap["IMPORT_FROM"]
 _SHUFFLES: Final = _operations("SWAP", "POP_TOP")
 _GLOBAL: Final = _operations("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _ATTRIBUTE: Final = _operations("LOAD_ATTR", "LOAD_METHOD")
-_LOAD_CELL: Final = _operations("LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF")
+_OF_CELLS: Final = _operations(
+    "STORE_DEREF", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"
+)
 _LOAD: Final = _operations(*(name for name in dis.opmap if name.startswith("LOAD_FAST")))
 _BACKWARD: Final = _operations(*(name for name in dis.opmap if "BACKWARD" in name), "END_ASYNC_FOR")
 
@@ -387,7 +389,8 @@ class _Reader:
                     top = False  # import a.b as c
                 else:
                     member = (self._name(step),)
-                    chains.update((member + use, None) for use in self._uses(step + 1))
+                    uses = self._uses(step + 1) or [()]  # unused, it is no reason to take more
+                    chains.update((member + use, None) for use in uses)
             elif wanted is None and operation not in _SHUFFLES:
                 chains.update((use, None) for use in self._uses(step))
                 break
@@ -436,10 +439,12 @@ class _Reader:
         found: list[tuple[str, ...]] = []
         stores = 0 if name in self.code.co_freevars else -1
         for at, operation in enumerate(self.operations):
-            if operation == _STORE_CELL or operation in _LOAD_CELL:
-                if self._variable(self.arguments[at]) == name:
-                    stores += operation == _STORE_CELL
-                    found += [self._attributes_after(at)] if operation != _STORE_CELL else []
+            if operation not in _OF_CELLS or self._variable(self.arguments[at]) != name:
+                continue
+            if operation == _STORE_CELL:
+                stores += 1
+            else:
+                found.append(self._attributes_after(at))
         for constant in self.code.co_consts:
             if isinstance(constant, CodeType) and name in constant.co_freevars:
                 found += _Reader(constant)._uses_of_cell(name)

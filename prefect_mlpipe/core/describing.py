@@ -31,6 +31,7 @@ MANY: Final = 20_000  # facts of a value that is compared at once
 SECRET: Final = "***"
 _DEPTH: Final = 4
 _SMALL_ARRAY: Final = 10
+_SHOWN_PLACES: Final = 5  # of what was added or removed
 _PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, range)
 _SPOKEN: Final = frozenset(
     {"datetime", "decimal", "fractions", "uuid", "pathlib", "zoneinfo", "pathlib._local"}
@@ -301,9 +302,14 @@ def _facts_that_differ(before: Mapping[str, str], after: Mapping[str, str]) -> l
     for place, fact in after.items():
         if place in before and before[place] != fact:
             lines.append(f"{place}: {before[place]} → {fact}")
-    lines += [f"{place} removed{_was(place, f'was {before[place]}')}" for place in gone]
-    lines += [f"{place} added{_was(place, after[place])}" for place in come]
-    return lines + _reordered(before, after)
+    removed = [f"{place} removed{_was(place, f'was {before[place]}')}" for place in gone]
+    added = [f"{place} added{_was(place, after[place])}" for place in come]
+    return lines + _first(removed, "removed") + _first(added, "added") + _reordered(before, after)
+
+
+def _first(lines: list[str], what: str) -> list[str]:
+    more = len(lines) - _SHOWN_PLACES
+    return lines if more <= 1 else [*lines[:_SHOWN_PLACES], f"and {more:,} more {what}"]
 
 
 def _was(place: str, fact: str) -> str:

@@ -23,13 +23,11 @@ All methods are cross-thread and cross-process safe, but `take` is for one threa
 
 from __future__ import annotations
 
-import atexit
 import errno
 import fcntl
 import logging
 import os
 import secrets
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -40,13 +38,12 @@ import orjson
 from typing_extensions import override
 
 from prefect_mlpipe.core import processes
+from prefect_mlpipe.core.heart import heart
 from prefect_mlpipe.core.processes import Process
-from prefect_mlpipe.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 EXPIRES_S = 30.0  # a holder that was not seen to renew for so long is gone
-RENEWALS = 6  # within that time
 LOOK_EVERY_S = 0.05  # that often the same holder is looked at
 FORGOTTEN_S = 600.0  # a presence so much older than a new one is removed
 
@@ -404,72 +401,3 @@ def _locked(handle: int) -> bool:
             return False
         raise
     return True
-
-
-class Heart:
-    """Renews the leases of all runs of this process, in one thread that ends when none is left."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._alive: dict[Leases, None] = {}
-        self._thread: threading.Thread | None = None
-        self._woken = threading.Event()
-
-    def add(self, leases: Leases) -> None:
-        """Renew the leases of a run from now on."""
-        with self._lock:
-            self._alive[leases] = None
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=self._beat, name="mlpipe-leases", daemon=True
-                )
-                self._thread.start()
-
-    def remove(self, leases: Leases) -> None:
-        """Let the leases of a run be."""
-        with self._lock:
-            self._alive.pop(leases, None)
-
-    def wake(self) -> None:
-        """Have what could wait done soon."""
-        self._woken.set()
-
-    def close(self) -> None:
-        """Give everything back: the process ends."""
-        for leases in list(self._alive):
-            leases.close()
-
-    def _beat(self) -> None:
-        due: float | None = None  # a run that is over before that is spared a renewal
-        while True:
-            with self._lock:
-                alive = list(self._alive)
-                if not alive:
-                    self._thread = None
-                    return
-            every_s = min(leases.expires_s for leases in alive) / RENEWALS
-            now = time.monotonic()
-            renewing = due is not None and now >= due
-            if due is None or renewing:
-                due = now + every_s
-            for leases in alive:
-                try:
-                    leases.tidy()
-                    if renewing:
-                        leases.renew()
-                except (OSError, StoreUnavailable) as error:
-                    # The thread serves other runs too; whoever waits for this one sees it expire.
-                    logger.warning("a lease could not be renewed: %s", error)
-            self._woken.wait(max(0.0, min(every_s, due - time.monotonic())))
-            self._woken.clear()
-
-
-heart = Heart()
-
-
-def _after_fork() -> None:
-    heart.__init__()  # type: ignore[misc]  # its thread and the leases are the parent's
-
-
-os.register_at_fork(after_in_child=_after_fork)
-atexit.register(heart.close)

@@ -46,6 +46,6 @@ def _library(encoder: Encoder, value: ctypes.CDLL) -> Sequence[Piece]:
 
 
 def _was_told(function: Any) -> bool:
-    return isinstance(function, ctypes._CFuncPtr) and (
+    return isinstance(function, ctypes._CFuncPtr) and (  # type: ignore[attr-defined]
         function.restype is not ctypes.c_int or function.argtypes is not None
     )

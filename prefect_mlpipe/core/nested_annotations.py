@@ -106,9 +106,7 @@ def _annotations(
     return None if first is None else [starts[each] for each in range(first, last + 1)]
 
 
-def _first(
-    units: bytes, arguments: Sequence[int], starts: Sequence[int], last: int
-) -> int | None:
+def _first(units: bytes, arguments: Sequence[int], starts: Sequence[int], last: int) -> int | None:
     """Return with which instruction the making of a value begins, given the last one of it."""
     height = 0
     for number in range(last, -1, -1):

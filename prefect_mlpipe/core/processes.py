@@ -20,6 +20,7 @@ class Process(NamedTuple):
         host: name of the machine, for people.
         pid: process id.
         began: when it began, in the kernel's own count; tells it from a later one of the same id.
+            Empty where it cannot be read.
         space: boot id and id space of the kernel; empty where they cannot be read.
     """
 
@@ -55,7 +56,7 @@ def has_ended(process: Process) -> bool:
     if facts is None:  # hidden from us, as `hidepid` does
         return False
     state, began = facts
-    return state in "ZX" or began != process.began
+    return state in "ZX" or (process.began != "" and began != process.began)
 
 
 def _facts(pid: int) -> tuple[str, str] | None:

@@ -296,7 +296,7 @@ def _read_late(encoder: Encoder, names: dict[str, Any], chain: tuple[str, ...]) 
     if "__getattr__" in names or type(module) is not types.ModuleType:
         try:
             value = getattr(module, chain[0])
-        except Exception:  # whatever the user's `__getattr__` or property raises, the step would get it too
+        except Exception:  # whatever the user's code raises, the step would get it too
             return encode_namespace(encoder, names)
         if not isinstance(value, types.ModuleType):
             encoder.reach.append(Content(value, None))  # asked anew by each reader
@@ -477,7 +477,7 @@ def _slot(encoder: Encoder, value: Any) -> Piece:
 
 
 # What a decorator made with wrapt leaves: an object that passes for the function below it.
-_PROXIES: Final = frozenset({("_wrappers", "FunctionWrapper"), ("wrapt.wrappers", "FunctionWrapper")})
+_PROXIES: Final = {("_wrappers", "FunctionWrapper"), ("wrapt.wrappers", "FunctionWrapper")}
 
 
 def _proxy(encoder: Encoder, value: Any) -> Piece:

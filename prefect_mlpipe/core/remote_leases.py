@@ -14,7 +14,8 @@ from queue import Empty, SimpleQueue
 
 from typing_extensions import override
 
-from prefect_mlpipe.core.leases import Holder, Leases, heart
+from prefect_mlpipe.core.heart import heart
+from prefect_mlpipe.core.leases import Holder, Leases
 from prefect_mlpipe.core.remote_backend import RemoteBackend
 from prefect_mlpipe.errors import StoreUnavailable
 

@@ -31,10 +31,11 @@ def refuse_unknown_names(step: Step[..., Any]) -> None:
     function = inspect.unwrap(step.fn)
     names: Mapping[str, Any] = getattr(function, "__globals__", {})
     variables = [*step.signature.names, *_variables(step.fn), *_variables(function)]
+    own = label_of_module(names)  # type: ignore[arg-type]
     for name in sorted(step.options.ignore):
-        if name in variables or telltale(name)[1] or name in ANY_OF.keys() | TOPS:
+        if name.removeprefix(f"{own}.") in variables or telltale(name)[1] or name in ANY_OF.keys() | TOPS:
             continue
-        if _is_there(name, names, label_of_module(names)):  # type: ignore[arg-type]
+        if _is_there(name, names, own):
             continue
         known = [*dict.fromkeys([*variables, *(n for n in names if not n.startswith("__"))])]
         near = difflib.get_close_matches(name.rpartition(".")[2], known)

@@ -346,6 +346,7 @@ def _labels(declared: Sequence[Any]) -> list[str]:
     counts: Counter[str] = Counter()
     labels = []
     for item in declared:
+        name: Any
         if isinstance(item, ModuleType):
             name = item.__name__
         else:

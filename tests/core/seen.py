@@ -192,7 +192,7 @@ def _numpy(kind: type) -> Any:
 
 
 def _dtype(kind: Any) -> str:
-    custom = "" if kind.isbuiltin == 1 else kind.type.__name__  # `longlong` may be `int64`
+    custom = kind.type.__name__ if kind.kind == "V" or kind.isbuiltin == 2 else ""
     return f"{kind!r} {kind.str} {custom} {dict(kind.metadata or {})}"
 
 

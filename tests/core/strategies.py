@@ -249,4 +249,4 @@ objects = st.one_of(
     masked,
 )
 tables = st.one_of(frames(), columns, arrow_tables(), polars_frames())
-values = st.one_of(plain, json_like, any_array, tables, objects)
+values = st.one_of(st.text(), st.binary(), plain, json_like, any_array, tables, objects)

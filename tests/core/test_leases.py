@@ -15,7 +15,8 @@ import pytest
 from prefect_mlpipe.core import leases as leases_module
 from prefect_mlpipe.core import processes
 from prefect_mlpipe.core.backends import LocalBackend
-from prefect_mlpipe.core.leases import EXPIRES_S, Holder, Leases, LocalLeases, heart
+from prefect_mlpipe.core.heart import heart
+from prefect_mlpipe.core.leases import EXPIRES_S, Holder, Leases, LocalLeases
 from prefect_mlpipe.core.processes import Process, has_ended, here
 from prefect_mlpipe.core.remote_backend import RemoteBackend
 from prefect_mlpipe.core.store import Store
@@ -524,8 +525,11 @@ def test_of_a_process_elsewhere_nothing_is_said() -> None:
 
 
 def test_of_a_process_that_is_hidden_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_facts", lambda pid: None)
-    assert not has_ended(here()._replace(began="1"))
+    me = here()
+    with monkeypatch.context() as patched:
+        patched.setattr(processes, "_facts", lambda pid: None)
+        assert not has_ended(me._replace(began="1"))
+    assert not has_ended(me._replace(began=""))  # one that could not see itself
 
 
 def test_a_presence_says_all_that_it_knows() -> None:

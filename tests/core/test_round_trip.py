@@ -1,4 +1,4 @@
-"""What a reader gets is what was returned: in the first run as later, from here and from elsewhere."""
+"""What a reader gets is what was returned: in the first run as later, here as elsewhere."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def two(number: int) -> str:
     return second(make.with_options(ignore=[f"{__name__}.VALUE"])(number))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(value=values)
 def test_a_step_sees_in_the_first_run_what_it_sees_in_a_later_one(place: Path, value: Any) -> None:
     VALUE.append(value)

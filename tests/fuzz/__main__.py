@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import pickle
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--plant", default="", help="names of faults with commas, or 'all'")
     parser.add_argument("--json", action="store_true", help="print what was counted as JSON")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     os.environ["PREFECT_MLPIPE_CACHE"] = tempfile.mkdtemp(prefix="mlpipe-fuzz-cache-")
     os.chdir(tempfile.gettempdir())  # no settings of the project that this is part of
     running.prepare()
@@ -42,10 +44,14 @@ def main() -> int:
 
 def _campaign(seed: int, edits: int, hunting: bool = False) -> Counts:
     fresh = FreshProcesses()
+    campaign = Campaign(seed, fresh, hunting=hunting)
     try:
-        return Campaign(seed, fresh, hunting=hunting).run(edits)
+        campaign.run(edits)
+    except KeyboardInterrupt:
+        print("interrupted: these are the counts so far", file=sys.stderr)
     finally:
         fresh.close()
+    return campaign.counts
 
 
 def _hunt(options: Any) -> int:

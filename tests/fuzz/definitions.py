@@ -259,6 +259,8 @@ CHANGES: tuple[Change, ...] = (
     statement_doubled,
     statements_swapped,
     statement_added,
+    statement_added,
+    returned,
     returned,
     branch_added,
     branch_removed,

@@ -124,7 +124,10 @@ def change(random: Random, project: Project) -> Edit | None:
             break
     else:
         return None
-    text = ast.unparse(ast.fix_missing_locations(tree))
+    try:
+        text = ast.unparse(ast.fix_missing_locations(tree))
+    except (ValueError, TypeError):  # no source means that: a number as the text of an f-string
+        return None
     new = (*statements[:at], text, *statements[at + 1 :])
     return Edit(one.__name__.replace("_", " "), f"{module}[{at}]", project.with_module(module, new))
 

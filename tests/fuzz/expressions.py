@@ -301,6 +301,7 @@ CHANGES: tuple[Change, ...] = (
     constant,
     constant,
     constant,
+    constant,
     constant_type,
     one_of_many_types,
     operator,

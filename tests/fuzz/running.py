@@ -257,9 +257,13 @@ def _serve(orders: int, answers: int) -> None:
 
 def _answer(order: tuple[Project, str], answers: int) -> None:
     project, store = order
+    answer: Ran | Exception
     try:
-        load(project)
-        answer: Ran | Exception = product(store)
+        try:
+            load(project)
+        except Exception as error:  # as `re.compile(..., -0.0)`, if `re` does not know it as 0
+            raise Refused(f"{type(error).__name__} in a fresh process") from None
+        answer = product(store)
     except Refused as error:
         answer = error
     except BaseException as error:

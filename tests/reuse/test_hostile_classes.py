@@ -471,11 +471,10 @@ ROWS = [
     ),
     rerun(
         "a frozen dataclass thaws",
-        work("hasattr(Point, '__hash__') and str(hash(Point))", DATACLASS.replace("list = ", "tuple = ")),
+        work("Point.__hash__ is None", DATACLASS),
         "frozen=True, ",
         "",
         "code changed: main.Point",
-        same_value=True,
     ),
     rerun(
         "a dataclass takes its fields by keyword only",
@@ -818,7 +817,8 @@ NEWER = [
         "a type alias that a model reads changes",
         work(
             "Item(size='1').size",
-            "from pydantic import BaseModel\ntype Size = int\nclass Item(BaseModel):\n    size: Size",
+            "from pydantic import BaseModel\ntype Size = int\n"
+            "class Item(BaseModel):\n    size: Size",
         ),
         "Size = int",
         "Size = str",

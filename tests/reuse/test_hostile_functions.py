@@ -368,9 +368,12 @@ ROWS = [
     ),
     rerun(
         "a default of a nested annotated function changes",
-        work("helper(x)", PASSED.replace("int)", "int, by: int = 1)").replace("-item", "item % by")),
+        work(
+            "helper(x)",
+            PASSED.replace("int)", "int, by: int = 1)").replace("-item", "by * item"),
+        ),
         "by: int = 1",
-        "by: int = 2",
+        "by: int = -1",
         "code changed: main.helper",
     ),
     rerun(
@@ -430,8 +433,7 @@ ROWS = [
         "a function that is defined by a condition changes sides",
         work(
             "clean(x)",
-            "FAST = True\nif FAST:\n    def clean(x): return x\n"
-            "else:\n    def clean(x): return -x",
+            "FAST = True\nif FAST:\n    def clean(x): return x\nelse:\n    def clean(x): return -x",
         ),
         "FAST = True",
         "FAST = False",
@@ -441,8 +443,7 @@ ROWS = [
         "the side of a condition that was not taken changes",
         work(
             "clean(x)",
-            "FAST = True\nif FAST:\n    def clean(x): return x\n"
-            "else:\n    def clean(x): return -x",
+            "FAST = True\nif FAST:\n    def clean(x): return x\nelse:\n    def clean(x): return -x",
         ),
         "return -x",
         "return -x - 1",
@@ -474,7 +475,7 @@ ROWS = [
     ),
     rerun(
         "the docstring of the module is read and changes",
-        work("helpers.usage()", "import helpers", helpers='"""Use."""\ndef usage(): return __doc__'),
+        work("helpers.usage()", "import helpers", helpers='"Use."\ndef usage(): return __doc__'),
         "Use.",
         "Do not use.",
         "code changed: helpers.__doc__",
@@ -497,7 +498,8 @@ ROWS = [
         "annotations that the code reads change",
         work(
             "hints(clean)",
-            "def hints(f): return sorted(f.__annotations__.items())\ndef clean(size: int): return x",
+            "def hints(f): return sorted(f.__annotations__.items())\n"
+            "def clean(size: int): return x",
         ),
         "size: int)",
         "size: float)",
@@ -561,7 +563,10 @@ ROWS = [
     ),
     rerun(
         "a global that a step sets itself begins with another value",
-        work("more(x)", "COUNT = 1\ndef more(x):\n    global COUNT\n    COUNT += x\n    return COUNT"),
+        work(
+            "more(x)",
+            "COUNT = 1\ndef more(x):\n    global COUNT\n    COUNT += x\n    return COUNT",
+        ),
         "COUNT = 1",
         "COUNT = 2",
         "code changed: main.COUNT",

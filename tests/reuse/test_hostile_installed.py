@@ -21,7 +21,7 @@ import site, sys
 from pathlib import Path
 site.addsitedir(str(Path(__file__).parent / "site-packages"))
 """
-NOTEBOOK = '''
+NOTEBOOK = """
 import linecache, os, sys, types
 from cells import CELLS
 
@@ -32,7 +32,7 @@ for number, source in enumerate(CELLS, 1):
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     exec(compile(source, name, "exec"), vars(space))
 main = space.main
-'''
+"""
 CELLS = [
     "from prefect_mlpipe import pipeline, step\nfrom log import ran\nK = 3",
     "def clean(x): return x + K",
@@ -294,7 +294,10 @@ ROWS = [
     ),
     rerun(
         "what numpy.vectorize was told changes",
-        work("every([x, 2]).dtype.name", "import numpy as np\nevery = np.vectorize(abs, otypes='d')"),
+        work(
+            "every([x, 2]).dtype.name",
+            "import numpy as np\nevery = np.vectorize(abs, otypes='d')",
+        ),
         "otypes='d'",
         "otypes='f'",
         "code changed: main.every",

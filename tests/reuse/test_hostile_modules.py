@@ -1,4 +1,4 @@
-"""Cases that a hostile reader adds: modules, how they come by their names, and what changes them."""
+"""Cases that a hostile reader adds: modules, how they come by names, and what changes them."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ except ImportError:
 """,
 }
 OPTIONAL_INSIDE = {
-    **work("clean(x)").copy(),
-    "main.py": work(
+    **work(
         "clean(x)",
         """
 def clean(x):
@@ -56,7 +55,7 @@ def clean(x):
         return x + 1
     return clean(x)
 """,
-    )["main.py"],
+    ),
     "fast.py": "import not_installed_at_all\ndef clean(x): return x + 5",
 }
 REGISTRY = {
@@ -375,9 +374,8 @@ ROWS = [
     ),
     rerun(
         "a function found in globals() of a helper's module changes",
-        reached("run(x)", "from helpers import run") | {
-            "helpers.py": CLEAN + "\ndef run(x): return globals()['cle' + 'an'](x)"
-        },
+        reached("run(x)", "from helpers import run")
+        | {"helpers.py": CLEAN + "\ndef run(x): return globals()['cle' + 'an'](x)"},
         *CHANGED,
         file="helpers.py",
     ),
@@ -391,8 +389,11 @@ ROWS = [
     rerun(
         "a module imported in a body is used in a comprehension and changes",
         {
-            **work("clean(x)", "def clean(x):\n    import helpers\n"
-                   "    return [helpers.clean(i) for i in range(x)]"),
+            **work(
+                "clean(x)",
+                "def clean(x):\n    import helpers\n"
+                "    return [helpers.clean(i) for i in range(x)]",
+            ),
             "helpers.py": CLEAN,
         },
         *CHANGED,
@@ -401,8 +402,11 @@ ROWS = [
     reuse(
         "a neighbour in a module that a body imports for a comprehension changes",
         {
-            **work("clean(x)", "def clean(x):\n    import helpers\n"
-                   "    return [helpers.clean(i) for i in range(x)]"),
+            **work(
+                "clean(x)",
+                "def clean(x):\n    import helpers\n"
+                "    return [helpers.clean(i) for i in range(x)]",
+            ),
             "helpers.py": CLEAN,
         },
         "def other(x): return x",

@@ -279,9 +279,6 @@ PICKLED = """
     def copies():
         yield pickle.loads(pickle.dumps(main))
         yield cloudpickle.loads(cloudpickle.dumps(main))
-        cloudpickle.register_pickle_by_value(sys.modules["helpers"])
-        cloudpickle.register_pickle_by_value(sys.modules["main"])
-        yield cloudpickle.loads(cloudpickle.dumps(main))
         yield cloudpickle.loads(cloudpickle.dumps(cloudpickle.loads(cloudpickle.dumps(main))))
 """
 
@@ -290,7 +287,7 @@ def test_copies_of_a_pipeline_have_its_keys(lab: Lab, first: Outcome) -> None:
     setup = f"import sys\nSTORE = {lab.store!r}\n{textwrap.dedent(PICKLED)}"
     second = lab.run(setup=setup, after="[keys(pipe) for pipe in copies()]")
     assert second.error is None, second.traceback
-    assert second.extra == [{name: ["reused", key] for name, key in keys(first).items()}] * 4
+    assert second.extra == [{name: ["reused", key] for name, key in keys(first).items()}] * 3
 
 
 DIGESTS = """
@@ -304,7 +301,7 @@ import cloudpickle, helpers, main
 from prefect_mlpipe.core.code import CodeReader
 cloudpickle.register_pickle_by_value(helpers)
 cloudpickle.register_pickle_by_value(main)
-functions = [main.load.fn, main.rate.fn, main.finish.fn, helpers.tidy, helpers.TWICE]
+functions = [main.load.fn, main.finish.fn, helpers.tidy, helpers.TWICE]
 with open(COPY, "wb") as file:
     cloudpickle.dump(functions, file)
 """

@@ -15,8 +15,12 @@ import sys
 
 def main() -> None:
     import pandas
+    import PIL.Image
+    import polars
     import pyarrow
+    import sklearn.ensemble
     import sklearn.tree
+    import xarray
 
     import prefect_mlpipe.compute.dask
     import prefect_mlpipe.deploy.triggers
@@ -28,7 +32,8 @@ def main() -> None:
     def warm(x: int = 1) -> int:  # what Prefect imports for the first flow of a process
         return x
 
-    assert all((pandas, pyarrow, sklearn.tree, prefect_mlpipe.deploy.triggers, warm))
+    assert all((pandas, PIL.Image, polars, pyarrow, xarray))
+    assert all((sklearn.ensemble, sklearn.tree, prefect_mlpipe.deploy.triggers, warm))
     gc.collect()
     gc.freeze()
     print("ready", flush=True)
