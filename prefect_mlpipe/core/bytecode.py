@@ -62,6 +62,8 @@ ASKS: Final = {
     **dict.fromkeys(("getsource", "getsourcelines"), "source"),
 }
 
+_TELLING: Final = _TAKES_MODULE | ASKS.keys()
+
 
 class Import(NamedTuple):
     """An import inside a body.
@@ -275,7 +277,8 @@ def _split(
     pair: re.Pattern[bytes], operations: bytes, arguments: list[int]
 ) -> tuple[bytes, list[int]]:
     """Take superinstructions apart."""
-    single, each, done = bytearray(), [], 0
+    single, done = bytearray(), 0
+    each: list[int] = []
     for found in pair.finditer(operations):
         at = found.start()
         single += operations[done:at] + _PAIRS[operations[at]]
@@ -339,14 +342,13 @@ class _Reader:
         names: list[str] = []
         chains: list[tuple[str, ...]] = []
         goes_on = -1  # where an attribute would belong to the last chain
+        telling = not _TELLING.isdisjoint(known)
         for at in compress(range(len(operations)), operations.translate(_IS_NAME)):
             operation = operations[at]
             name = known[arguments[at] >> _SHIFTS[operation]]
             names.append(name)
-            if name in _TAKES_MODULE:
-                self._import_by_name(at, name)
-            if name in ASKS and not (operation in _GLOBAL and name.startswith("_")):
-                self.asks.add(ASKS[name])
+            if telling:
+                self._note(at, name)
             if operation in _GLOBAL:
                 chains.append((name,))
                 goes_on = at + 1
@@ -357,6 +359,12 @@ class _Reader:
                 self._import(at, name)
         self.chains.update(dict.fromkeys(chains))
         return names
+
+    def _note(self, at: int, name: str) -> None:
+        if name in _TAKES_MODULE:
+            self._import_by_name(at, name)
+        if name in ASKS and not (self.operations[at] in _GLOBAL and name.startswith("_")):
+            self.asks.add(ASKS[name])
 
     def _constant(self, value: object) -> object:
         """Return a scalar, or a tuple of them, as it is; anything else as a list."""

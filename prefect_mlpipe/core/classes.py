@@ -411,6 +411,14 @@ def _type_variable(encoder: Encoder, value: Any) -> Sequence[Piece]:
     return record("typevar", text(type(value).__name__), text(value.__name__), *held)
 
 
+def _type_alias(encoder: Encoder, value: Any) -> Sequence[Piece]:
+    try:
+        meaning = value.__value__
+    except NameError:  # meant for a type checker alone
+        return record("type alias", text(value.__name__))
+    return record("type alias", encoder.encode(meaning))
+
+
 _TYPE_VARIABLES: Final = (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple)
 _DESCRIPTORS: Final[dict[type, tuple[str, ...]]] = {
     property: ("fget", "fset", "fdel"),
@@ -429,6 +437,8 @@ def _find(kind: type) -> Any:
         return encode_class
     if issubclass(kind, _TYPE_VARIABLES):
         return lambda encoder, value: encoder.branch(value, _type_variable)
+    if kind is getattr(typing, "TypeAliasType", None):  # since 3.12
+        return lambda encoder, value: encoder.branch(value, _type_alias)
     if issubclass(kind, typing.ForwardRef):
         return _forward
     if kind in _DESCRIPTORS:

@@ -228,9 +228,9 @@ def _put(call: StepCall, name: str, value: Any, buffers: Buffers) -> StoredValue
                 "type": error.type,
                 "because": error.why,
             },
-            "Return plain data: arrays, tables, models, File(path), or lists and dicts of them; of\n"
-            "an iterator, list(it). Make a lock or a connection, and get a secret, in the step that\n"
-            "uses it.",
+            "Return plain data: arrays, tables, models, File(path), or lists and dicts of them;\n"
+            "of an iterator, list(it). Make a lock or a connection, and get a secret, in the step\n"
+            "that uses it.",
         ) from error
 
 

@@ -33,7 +33,11 @@ def refuse_unknown_names(step: Step[..., Any]) -> None:
     variables = [*step.signature.names, *_variables(step.fn), *_variables(function)]
     own = label_of_module(names)  # type: ignore[arg-type]
     for name in sorted(step.options.ignore):
-        if name.removeprefix(f"{own}.") in variables or telltale(name)[1] or name in ANY_OF.keys() | TOPS:
+        if (
+            name.removeprefix(f"{own}.") in variables
+            or telltale(name)[1]
+            or name in ANY_OF.keys() | TOPS
+        ):
             continue
         if _is_there(name, names, own):
             continue

@@ -181,7 +181,7 @@ FINISH = """
     @step
     def finish(score: Score) -> float:
         ran("finish")
-        return score.rounded() + score.words
+        return float(score.rounded() + score.words)
 """
 MAIN = """
     @pipeline

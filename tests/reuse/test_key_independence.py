@@ -80,17 +80,29 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
     "a hash seed, Tokyo, the C locale": {
         "PYTHONHASHSEED": "0",
         "TZ": "Asia/Tokyo",
-        "LC_ALL": "C", "LANG": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0",
+        "LC_ALL": "C",
+        "LANG": "C",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONUTF8": "0",
     },
     "another, New York, UTF-8": {
         "PYTHONHASHSEED": "4711",
         "TZ": "America/New_York",
-        "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "PYTHONUTF8": "1",
+        "LC_ALL": "C.UTF-8",
+        "LANG": "C.UTF-8",
+        "PYTHONUTF8": "1",
     },
     "an encoding, another user, one processor": {
-        "PYTHONIOENCODING": "latin-1", "LANG": "de_DE.ISO-8859-1", "PYTHONDEVMODE": "1",
-        "USER": "eve", "LOGNAME": "eve", "HOSTNAME": "elsewhere", "EDITOR": "vi",
-        "PYTHON_CPU_COUNT": "1", "OMP_NUM_THREADS": "1", "PYTHONMALLOC": "debug",
+        "PYTHONIOENCODING": "latin-1",
+        "LANG": "de_DE.ISO-8859-1",
+        "PYTHONDEVMODE": "1",
+        "USER": "eve",
+        "LOGNAME": "eve",
+        "HOSTNAME": "elsewhere",
+        "EDITOR": "vi",
+        "PYTHON_CPU_COUNT": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONMALLOC": "debug",
     },
 }
 
@@ -297,10 +309,10 @@ print("TOLD " + json.dumps([1, told]))
 DUMPED = """
 import json, sys
 sys.path.insert(0, FOLDER)
-import cloudpickle, helpers, main
+import cloudpickle, helpers, log, main
 from prefect_mlpipe.core.code import CodeReader
-cloudpickle.register_pickle_by_value(helpers)
-cloudpickle.register_pickle_by_value(main)
+for module in (helpers, log, main):
+    cloudpickle.register_pickle_by_value(module)
 functions = [main.load.fn, main.finish.fn, helpers.tidy, helpers.TWICE]
 with open(COPY, "wb") as file:
     cloudpickle.dump(functions, file)
