@@ -7,11 +7,12 @@ calls and who is told.
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from coolname import generate_slug  # Prefect names its runs with it, too
+from coolname import generate_slug, replace_random  # Prefect names its runs with it, too
 
 from prefect_mlpipe.compute.local import LocalRunner
 from prefect_mlpipe.conduct import Conduct, RunInfo
@@ -49,6 +50,9 @@ class LogReporter:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+replace_random(random.Random())  # a name for a run must not use up the chance that steps draw from
 
 
 def run_locally(pipeline: Any, arguments: Mapping[str, Any]) -> Any:

@@ -362,7 +362,7 @@ def object_parts(encoder: Encoder, value: Any) -> Sequence[Piece]:
     reduced = _reduced(encoder, value)
     if isinstance(reduced, str):
         module = text(getattr(value, "__module__", None) or "")
-        state = _state(encoder, _lasting(kind, object.__getstate__(value)))  # type: ignore[arg-type]
+        state = _state(encoder, _lasting(kind, object.__getstate__(value)))
         return record("named", encoder.encode(kind), module, text(reduced), *state)
     function, arguments, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
     pieces: list[Piece] = record("object", encoder.encode(function), encoder.encode(arguments))

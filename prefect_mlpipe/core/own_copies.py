@@ -3,9 +3,9 @@
 Knows how the store would write a value; reads and writes nothing.
 
 Worth arguing: a deep copy is asked for first, since it keeps files, shared objects and what cannot
-be pickled. But `copy` believes every `__deepcopy__`, forgets the cause of an exception and shares the
-objects in a table. So it counts only if it has the digest of the original; else the value goes the
-way that stored values go.
+be pickled. But `copy` believes every `__deepcopy__`, forgets the cause of an exception and shares
+the objects in a table. So it counts only if it has the digest of the original; else the value goes
+the way that stored values go.
 """
 
 from __future__ import annotations

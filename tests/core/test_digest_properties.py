@@ -58,7 +58,7 @@ for data in pickle.load(open(sys.argv[1], "rb")):
 """
 
 
-def test_other_processes_with_other_hash_seeds_find_the_same_digests(tmp_path: Path) -> None:
+def test_another_process_with_another_hash_seed_finds_the_same_digests(tmp_path: Path) -> None:
     stored: list[bytes] = []
     expected: list[str] = []
 
@@ -73,13 +73,12 @@ def test_other_processes_with_other_hash_seeds_find_the_same_digests(tmp_path: P
     draw()
     assert len(stored) > 60
     (tmp_path / "values").write_bytes(pickle.dumps(stored))
-    for seed in ("0", "12345"):
-        found = subprocess.run(
-            [sys.executable, "-c", ELSEWHERE, str(tmp_path / "values")],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.split()
-        assert found == expected
+    found = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(tmp_path / "values")],
+        env={**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert found == expected
