@@ -185,7 +185,7 @@ def _distribution(name: str) -> _Distribution | None:
     for found in importlib.metadata.distributions(name=name):
         facts = found.metadata
         if "Name" in facts:  # an uninstall may leave a `.dist-info` behind that holds nothing
-            version = facts["Version"] if "Version" in facts else ""
+            version = facts["Version"] if "Version" in facts else ""  # noqa: SIM401, has no `get`
             return _Distribution(facts["Name"], version, found)
     return None
 

@@ -192,7 +192,8 @@ def order_of_arguments(place: Place) -> bool:
 
 
 def argument(place: Place) -> bool:
-    node = place.one([each for each in place.nodes(ast.Call) if each.args])
+    nodes = [each for each in place.nodes(ast.Call) if each.args]
+    node = place.one([each for each in nodes if not isinstance(each.args[0], ast.Starred)])
     if node is None:
         return False
     if place.random.random() < 0.5:
@@ -203,7 +204,7 @@ def argument(place: Place) -> bool:
 
 
 def container(place: Place) -> bool:
-    """A list becomes a tuple or a set, a tuple a list."""
+    """A list becomes a tuple, a tuple or a set a list; the order of a new set could be seen."""
     holders = [
         (holder, field, value)
         for holder in ast.walk(place.tree)
@@ -213,10 +214,8 @@ def container(place: Place) -> bool:
     if not holders:
         return False
     holder, field, value = place.random.choice(holders)
-    kinds: list[Any] = [ast.List, ast.Tuple, ast.Set]
-    kind = place.random.choice(kinds)
-    context = [] if kind is ast.Set else [getattr(value, "ctx", ast.Load())]
-    setattr(holder, field, kind(value.elts, *context))
+    kind: Any = ast.Tuple if isinstance(value, ast.List) else ast.List
+    setattr(holder, field, kind(value.elts, getattr(value, "ctx", ast.Load())))
     return True
 
 
@@ -265,7 +264,8 @@ def items(place: Place) -> bool:
 
 
 def keyword(place: Place) -> bool:
-    nodes = [each for each in place.nodes(ast.Call) if each.keywords]
+    # A step hands on all its arguments by position, which `**kwargs` left out would show.
+    nodes = [each for each in place.nodes(ast.Call) if each.keywords and each.keywords[0].arg]
     node = place.one(nodes)
     if node is None:
         return False

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from random import Random
 
 from tests.fuzz.edits import Edit
+from tests.fuzz.places import defined
 from tests.fuzz.projects import Project
 
 Neutral = Callable[[Random, str], str | None]
@@ -149,7 +150,12 @@ STATEMENTS: tuple[Neutral, ...] = (
 
 def function_moved(random: Random, project: Project, module: str) -> list[str] | None:
     statements = list(project.modules[module])
-    plain = [at for at, each in enumerate(statements) if re.match(r"def f\d+\(x\)", each)]
+    names = defined(project, module)
+    plain = [
+        at
+        for at, each in enumerate(statements)
+        if (found := re.match(r"def (f\d+)\(x\)", each)) and names.count(found[1]) == 1
+    ]
     if not plain:
         return None
     moved = statements.pop(random.choice(plain))

@@ -71,6 +71,8 @@ def show(value: Any) -> str:
             return f"{kind}[{', '.join(map(show, value))}]"
         case dict():
             return f"{kind}{{{', '.join(f'{show(k)}: {show(v)}' for k, v in value.items())}}}"
+        case set() | frozenset():
+            return f"{kind}{{{', '.join(sorted(map(show, value)))}}}"
         case np.ndarray():
             return f"{kind} {value.dtype} {value.shape} {value.tolist()!r}"
         case _:
@@ -171,7 +173,10 @@ def prepare() -> None:
 def oracle() -> str:
     """What the project that is loaded gives when it is simply called."""
     with in_time():
-        return show(sys.modules["main"].main())
+        value = show(sys.modules["main"].main())
+    if " at 0x" in value:
+        raise TypeError(f"it returns something without content: {value}")
+    return value
 
 
 @pipeline

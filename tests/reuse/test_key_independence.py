@@ -434,14 +434,15 @@ def packaged() -> dict[str, str]:
 
 RUNPY = "import runpy, sys; sys.path.insert(0, FOLDER); runpy.run_{}, run_name='__main__')"
 CELLS = """
-import pathlib, sys
+import __future__, pathlib, sys
 sys.path.insert(0, FOLDER)
+flags = __future__.annotations.compiler_flag  # as IPython, which keeps it from cell to cell
 names = vars(sys.modules["__main__"])
 names.pop("__file__", None)
 source = pathlib.Path(FOLDER, "main.py").read_text().replace("__file__", repr(FOLDER + "/main.py"))
 for number, cell in enumerate(source.split("@step")):
     cell = cell if number == 0 else "@step" + cell
-    exec(compile(cell, f"<ipython-input-{number}-abc>", "exec"), names)
+    exec(compile(cell, f"<ipython-input-{number}-abc>", "exec", flags), names)
 """
 ENTRYPOINT = """
 import os, sys
