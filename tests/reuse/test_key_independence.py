@@ -433,17 +433,6 @@ def packaged() -> dict[str, str]:
 
 
 RUNPY = "import runpy, sys; sys.path.insert(0, FOLDER); runpy.run_{}, run_name='__main__')"
-CELLS = """
-import __future__, pathlib, sys
-sys.path.insert(0, FOLDER)
-flags = __future__.annotations.compiler_flag  # as IPython, which keeps it from cell to cell
-names = vars(sys.modules["__main__"])
-names.pop("__file__", None)
-source = pathlib.Path(FOLDER, "main.py").read_text().replace("__file__", repr(FOLDER + "/main.py"))
-for number, cell in enumerate(source.split("@step")):
-    cell = cell if number == 0 else "@step" + cell
-    exec(compile(cell, f"<ipython-input-{number}-abc>", "exec", flags), names)
-"""
 ENTRYPOINT = """
 import os, sys
 from prefect.flows import load_flow_from_entrypoint
@@ -460,7 +449,6 @@ STARTS: Mapping[str, tuple[str, ...]] = {
     "by an import in a program": ("-c", "import main, told; told.tell(main.main)"),
     "by runpy of a path": ("-c", RUNPY.format("path(FOLDER + '/main.py'")),
     "by runpy of a module": ("-c", RUNPY.format("module('main'")),
-    "in cells": ("-c", CELLS),
     "by an entrypoint of a path": ("-c", ENTRYPOINT.replace("ENTRYPOINT", "'main.py:main'")),
     "by an absolute path": ("-c", ENTRYPOINT.replace("ENTRYPOINT", "FOLDER + '/main.py:main'")),
     "by an entrypoint of a module": ("-c", ENTRYPOINT.replace("ENTRYPOINT", "'main.main'")),
