@@ -142,26 +142,32 @@ _IMPORT: Final = dis.opmap["IMPORT_NAME"]
 _IMPORT_FROM: Final = dis.opmap["IMPORT_FROM"]
 _SHUFFLES: Final = _operations("SWAP", "POP_TOP")
 _GLOBAL: Final = _operations("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
-_ATTRIBUTE: Final = _operations("LOAD_ATTR", "LOAD_METHOD")
+_ATTRIBUTE: Final = _operations("LOAD_ATTR")
 _OF_CELLS: Final = _operations(
     "STORE_DEREF", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF"
 )
 _LOAD: Final = _operations(*(name for name in dis.opmap if name.startswith("LOAD_FAST")))
 _BACKWARD: Final = _operations(*(name for name in dis.opmap if "BACKWARD" in name), "END_ASYNC_FOR")
 
-# What marks lines, holds caches, or prepares the frame: its order follows the names of variables.
+# What marks lines, holds caches, makes room for `self`, or prepares the frame: its order follows
+# the names of variables.
 _SKIPPED: Final = _operations(
-    "NOP", "CACHE", "RESUME", "NOT_TAKEN", "EXTENDED_ARG", "MAKE_CELL", "COPY_FREE_VARS"
+    *("NOP", "CACHE", "RESUME", "NOT_TAKEN", "EXTENDED_ARG", "MAKE_CELL", "COPY_FREE_VARS"),
+    "PUSH_NULL",
 )
 # Superinstructions are made where two instructions stand on one line: they count as the two.
 _PAIRS: Final = {code: pair for name, code in dis.opmap.items() if len(pair := _pair(name)) == 2}
 _PAIR: Final = re.compile(b"[%s]" % re.escape(bytes(_PAIRS))) if _PAIRS else None
-# A borrowed reference is only a quicker one.
-_BORROWED: Final = dict.fromkeys(_operations("LOAD_FAST_BORROW"), dis.opmap["LOAD_FAST"])
+# A borrowed reference is only a quicker one. So is a method that is called without being bound,
+# which is chosen by whether an import of the object stands in the same file or notebook cell.
+_QUICKER: Final = {
+    **dict.fromkeys(_operations("LOAD_FAST_BORROW"), dis.opmap["LOAD_FAST"]),
+    **dict.fromkeys(_operations("LOAD_METHOD"), dis.opmap["LOAD_ATTR"]),
+}
 
 _SPANS: Final = _spans()
 _WIDTHS: Final = _table({**dict.fromkeys(_SKIPPED, 0), **dict.fromkeys(_PAIRS, 2)}, default=1)
-_SAME: Final = bytes(_BORROWED.get(operation, operation) for operation in range(256))
+_SAME: Final = bytes(_QUICKER.get(operation, operation) for operation in range(256))
 _IS_JUMP: Final = _marks(dis.hasjrel)
 _IS_NAME: Final = _marks(dis.hasname)
 _IS_CONST: Final = _marks(dis.hasconst)
@@ -179,9 +185,10 @@ _SHIFTS: Final = _table(
     }
 )
 _DIRECTIONS: Final = [-1 if operation in _BACKWARD else 1 for operation in range(256)]
-# What of an argument is content by itself; an index counts as what it points to.
+# What of an argument is content by itself; an index counts as what it points to. Only of `super`
+# do the flags: the others say how a call makes room for `self`.
 _CONTENT: Final = [
-    0 if _IS_CONST[at] or _IS_JUMP[at] else (1 << _SHIFTS[at]) - 1 if _IS_NAME[at] else -1
+    3 if _SHIFTS[at] == 2 else 0 if _IS_CONST[at] or _IS_JUMP[at] or _IS_NAME[at] else -1
     for at in range(256)
 ]
 

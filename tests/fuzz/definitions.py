@@ -51,7 +51,14 @@ def order_of_parameters(place: Place) -> bool:
 
 def _bodies(place: Place) -> list[list[Any]]:
     holders = place.nodes(
-        ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If, ast.For, ast.Try, ast.With
+        ast.FunctionDef,
+        ast.AsyncFunctionDef,
+        ast.ClassDef,
+        ast.If,
+        ast.For,
+        ast.Try,
+        ast.With,
+        ast.While,
     )
     return [each.body for each in holders]
 
@@ -119,6 +126,31 @@ def branch_removed(place: Place) -> bool:
                 body[at : at + 1] = each.body if place.random.random() < 0.5 else each.orelse
                 return bool(body)
     return False
+
+
+def end_of_block(place: Place) -> bool:
+    """Let a block end one statement earlier, or later: the same instructions, other jumps."""
+    blocks = [
+        (body, at)
+        for body in _bodies(place)
+        for at, each in enumerate(body)
+        if isinstance(each, ast.If | ast.For | ast.While | ast.With | ast.Try)
+    ]
+    if not blocks:
+        return False
+    body, at = place.random.choice(blocks)
+    block = body[at]
+    if len(block.body) > 1 and place.random.random() < 0.5:
+        moved = block.body.pop()
+        if isinstance(block, ast.Try) and block.handlers:
+            block.orelse.insert(0, moved)
+        else:
+            body.insert(at + 1, moved)
+    elif at + 1 < len(body):
+        block.body.append(body.pop(at + 1))
+    else:
+        return False
+    return True
 
 
 def decorator(place: Place) -> bool:
@@ -264,6 +296,8 @@ CHANGES: tuple[Change, ...] = (
     returned,
     branch_added,
     branch_removed,
+    end_of_block,
+    end_of_block,
     decorator,
     decorator_added,
     bases,

@@ -311,6 +311,27 @@ def comprehensions(m: Maker) -> str:
     )
 
 
+def blocks(m: Maker) -> str:
+    """Statements that may stand inside a block or after it."""
+    return m.function(
+        "y = [x]",
+        "try:",
+        f"    if x % {m.number(2, 3)} == 0:",
+        f"        y.append({m.const()})",
+        f"        y.append({m.const()})",
+        f"    for each in ({m.const()}, {m.const()}):",
+        "        y.append(each)",
+        f"        y.append({m.const()})",
+        f"    y.append({m.number()} // (x % {m.number(2, 3)}))",
+        f"    y.append(None + {m.const()})",
+        "except ZeroDivisionError:",
+        f"    y.append({m.const()})",
+        "except TypeError:",
+        f"    y.append({m.const()})",
+        f"return mix(y, {m.const()})",
+    )
+
+
 def match(m: Maker) -> str:
     return m.function(
         f"match (x % {m.number(2, 4)}, {m.const()}):",
@@ -422,6 +443,8 @@ SHAPES = (
     generator,
     context_manager,
     exceptions,
+    blocks,
+    blocks,
     comprehensions,
     match,
     loops,
