@@ -6,7 +6,6 @@ Each changes the tree of a place and says whether it did.
 from __future__ import annotations
 
 import ast
-import copy
 from typing import Any
 
 from tests.fuzz.places import Change, Place, defined
@@ -68,15 +67,6 @@ def statement_removed(place: Place) -> bool:
     if body is None:
         return False
     del body[place.random.randrange(len(body))]
-    return True
-
-
-def statement_doubled(place: Place) -> bool:
-    body = place.one(_bodies(place))
-    if body is None:
-        return False
-    at = place.random.randrange(len(body))
-    body.insert(at, copy.deepcopy(body[at]))
     return True
 
 
@@ -288,7 +278,6 @@ CHANGES: tuple[Change, ...] = (
     new_argument,
     order_of_parameters,
     statement_removed,
-    statement_doubled,
     statements_swapped,
     statement_added,
     statement_added,

@@ -442,7 +442,19 @@ pipe = load_flow_from_entrypoint(ENTRYPOINT)
 from told import tell
 tell(pipe)
 """
+CELLS = """
+import __future__, pathlib, sys
+sys.path.insert(0, FOLDER)
+flags = __future__.annotations.compiler_flag  # as IPython, which keeps it from cell to cell
+names = vars(sys.modules["__main__"])
+names.pop("__file__", None)
+source = pathlib.Path(FOLDER, "main.py").read_text().replace("__file__", repr(FOLDER + "/main.py"))
+for number, cell in enumerate(source.split("@step")):
+    cell = cell if number == 0 else "@step" + cell
+    exec(compile(cell, f"<ipython-input-{number}-abc>", "exec", flags), names)
+"""
 STARTS: Mapping[str, tuple[str, ...]] = {
+    "in cells": ("-c", CELLS),
     "as a script": ("FOLDER/main.py",),
     "as a script by its name": ("main.py",),
     "by -m": ("-m", "main"),
