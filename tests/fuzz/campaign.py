@@ -112,8 +112,12 @@ class _Chain:
                 self._edit()
 
     def _begin(self) -> bool:
-        running.load(self.project)
-        self.value = running.oracle()
+        try:
+            running.load(self.project)
+            self.value = running.oracle()
+        except (Exception, TooLong):  # made at random, not every project can be run
+            self.counts.broken += 1
+            return False
         ran = self._product("made", fresh=False)
         if ran is None:
             return False

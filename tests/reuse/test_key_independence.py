@@ -427,7 +427,7 @@ def packaged() -> dict[str, str]:
     found = files()
     for before, after in PACKAGED.items():
         found["main.py"] = found["main.py"].replace(before, after)
-    header = "from log import ran\nfrom prefect_mlpipe import EnvVar, File, pipeline, step\n"
+    header = "from __future__ import annotations\n\nfrom log import ran\nfrom prefect_mlpipe import EnvVar, File, pipeline, step\n"
     found["main.py"] = header + textwrap.dedent(found["main.py"])
     return {"shop/__init__.py": "", **{f"shop/{name}": text for name, text in found.items()}}
 
