@@ -153,7 +153,7 @@ def _polars_series(encoder: Encoder, series: Any) -> Sequence[Piece]:
     if series.dtype.base_type().__name__ == "Object":
         return record("polars.series", *header, encoder.encode(series.to_list()))
     try:
-        column = series.to_arrow()
+        column = series.alias("").to_arrow()  # with a zero in its name, polars would panic
     except pa.ArrowInvalid:  # pyarrow has no such type, as integers of 128 bits
         return record("polars.series", *header, encoder.encode(series.to_list()))
     return record("polars.series", *header, *arrow.column(encoder, column))

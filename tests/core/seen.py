@@ -405,7 +405,8 @@ def _tensor(value: Any, around: list[int]) -> str:
 def _places(kind: type) -> Any:
     if kind.__name__ not in ("File", "Folder"):
         return None
-    return lambda value, around: f"{value.name!a} {_contents(value)}"
+    named = kind.__name__ == "File"  # what a folder is called is a matter of where it lies
+    return lambda value, around: f"{ascii(value.name) if named else ''} {_contents(value)}"
 
 
 def _contents(place: Any) -> list[Any]:

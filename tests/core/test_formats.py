@@ -130,6 +130,13 @@ def test_frames_of_polars_come_back_as_they_are(tmp_path: Path) -> None:
     assert store.get(stored).equals(frame)
 
 
+def test_a_frame_of_polars_may_have_a_zero_in_the_name_of_a_column(tmp_path: Path) -> None:
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame([pl.Series("a\0", [1, 2])])
+    store = Store(str(tmp_path))
+    assert store.get(store.put(frame)).equals(frame)
+
+
 # --- which format takes what ---------------------------------------------------------------------
 
 BIG = 10**30

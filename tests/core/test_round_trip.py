@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 from prefect_mlpipe import pipeline, step
@@ -18,7 +18,16 @@ from prefect_mlpipe.core.digest import digest
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.store import Store
 from tests.core.seen import seen
-from tests.core.strategies import Model, values
+from tests.core.strategies import (
+    Model,
+    any_array,
+    arrow_tables,
+    frames,
+    objects,
+    plain,
+    polars_frames,
+    values,
+)
 
 QUICK = settings(max_examples=60, deadline=None)
 CONTENTS = st.dictionaries(
@@ -81,22 +90,34 @@ def written(place: Path, contents: dict[str, bytes]) -> Any:
     return [file, Folder(folder), Model(file, [Folder(folder)])][len(contents) % 3]
 
 
+FORMATS = {
+    "json": plain,
+    "text": st.text(min_size=1),
+    "bytes": st.binary(min_size=1),
+    "pickle": objects,
+    "npy": any_array,
+    "pandas": frames(),
+    "arrow": arrow_tables(),
+    "polars": polars_frames(),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_every_format_is_among_those_values(
+    name: str, stores: Callable[[str], tuple[Store, Store]]
+) -> None:
+    store, _ = stores("local")
+    found = find(FORMATS[name], lambda value: store.put(value).format == name)
+    assert same_for_readers(found, *stores("remote")) == name
+
+
+def test_files_and_folders_are_among_those_values(
     place: Path, stores: Callable[[str], tuple[Store, Store]]
 ) -> None:
-    found = set()
-
-    @settings(max_examples=150, deadline=None, derandomize=True)
-    @given(values)
-    def look(value: Any) -> None:
-        found.add(stores("local")[0].put(value).format)
-
-    look()
-    assert found >= {"json", "text", "bytes", "pickle", "npy", "pandas", "arrow", "polars"}
     both = [
         written(place, dict.fromkeys(names, b"x")) for names in (["a.csv", "b", "c"], ["a.csv"])
     ]
-    assert {stores("local")[0].put(each).format for each in both} == {"file", "folder"}
+    assert {same_for_readers(each, *stores("local")) for each in both} == {"file", "folder"}
 
 
 VALUE: list[Any] = []

@@ -105,7 +105,7 @@ def _inside(
             yield from _items(random, where, value, list(value.items()), seen, functions)
         case set():
             yield Mutation("set grown", where, lambda: value.add(random.randint(2, 99)))
-        case np.ndarray() if value.size and value.flags.writeable:
+        case np.ndarray() if value.size and value.flags.writeable and value.dtype.kind in "iuf":
             yield Mutation("array item", where, lambda: _raise_first(value))
         case types.FunctionType():
             yield from _of_function(random, where, value, seen, functions)
