@@ -111,6 +111,14 @@ def test_options_of_ours_survive_from_source(folder: Path) -> None:
     assert deployment._parameter_openapi_schema.additionalProperties is False
 
 
+def run_by_hand(folder: Path, store: str, name: str) -> Pipeline[..., Any]:
+    """The pipeline of the folder after a run with `x=4` in this process."""
+    found: Any = load_flow_from_entrypoint(f"{folder / 'mine.py'}:mine")
+    assert found.with_options(store=store).local(4) == 6
+    renamed: Pipeline[..., Any] = found.with_options(store=store, name=name)
+    return renamed
+
+
 def start_run(seen: Seen, flow: str, deployment: str, parameters: dict[str, Any]) -> str:
     """Start a run of a deployment over REST, as soon as there is one."""
 
@@ -133,9 +141,10 @@ def state_of(seen: Seen, run_id: str) -> dict[str, Any]:
     return eventually(read, lambda run: run["state_type"] in FINAL, 90)
 
 
-def test_serve_runs_a_script_with_loggers_locks_and_context_variables(
-    script: Callable[..., Script], seen: Seen
+def test_serve_runs_a_script_with_loggers_locks_and_context_variables_and_shares_its_keys(
+    script: Callable[..., Script], seen: Seen, folder: Path, store: str
 ) -> None:
+    by_hand = run_by_hand(folder, store, "served")
     main = """
     if __name__ == "__main__":
         mine.with_options(name="served").serve(name="by serve", print_starting_message=False)
@@ -146,6 +155,7 @@ def test_serve_runs_a_script_with_loggers_locks_and_context_variables(
     run = state_of(seen, start_run(seen, "served", "by serve", {"x": 4}))
     assert run["state_name"] == "Completed", running.text
     assert set(seen.task_runs("served", 2)) == {"inc", "inc#2"}
+    assert [each.state for each in by_hand.runs.get(run["id"])] == ["reused", "reused"]
     running.signal(signal.SIGINT)
     running.end()
 
@@ -173,8 +183,12 @@ def worker(pool: str, folder: Path, store: str) -> Iterator[None]:
         process.wait()
 
 
-def test_a_worker_runs_what_prefect_deploy_made(folder: Path, seen: Seen, store: str) -> None:
+def test_a_worker_runs_what_prefect_deploy_made_and_shares_the_keys_of_a_run_by_hand(
+    folder: Path, seen: Seen, store: str
+) -> None:
+    by_hand = run_by_hand(folder, store, "mine")
     with worker("processes", folder, store):
         run_id = start_run(seen, "mine", "by deploy", {"x": 4})
         assert state_of(seen, run_id)["state_name"] == "Completed"
-    assert set(seen.task_runs("mine", 2)) == {"inc", "inc#2"}
+        assert set(seen.task_runs("mine", 2)) == {"inc", "inc#2"}
+    assert [each.state for each in by_hand.runs.get(run_id)] == ["reused", "reused"]

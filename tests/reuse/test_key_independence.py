@@ -25,7 +25,7 @@ from tests.reuse.independent import (
     main_module,
     program,
 )
-from tests.reuse.lab import Lab, Outcome, Zygote
+from tests.reuse.lab import HEADER, Lab, Outcome, Zygote
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,8 @@ def assert_told(first: Outcome, told: tuple[list[object], list[str]]) -> None:
 # The interpreter and its surroundings
 
 FLAGS = [
-    "-X importtime -X dev -X utf8 -X no_debug_ranges -X tracemalloc=5 -X faulthandler",
-    "-X frozen_modules=off -X int_max_str_digits=0 -X warn_default_encoding -b -s -u",
-    "-W error::SyntaxWarning --check-hash-based-pycs never -X utf8=0 -B -q",
+    "-X dev -X utf8 -X no_debug_ranges -X frozen_modules=off -b -s -u",
+    "-W error::SyntaxWarning --check-hash-based-pycs never -X utf8=0 -X int_max_str_digits=0 -B -q",
 ]
 
 
@@ -137,21 +136,15 @@ def test_optimised_code_has_keys_of_its_own(lab: Lab, first: Outcome) -> None:
     assert_same(first, lab.run())
 
 
-COVERAGE = [("-m", "coverage", "run"), ("-m", "coverage", "run", "--branch")]
-
-
 @pytest.mark.parametrize("core", ["ctrace", "pytrace", "sysmon"])
-@pytest.mark.parametrize("command", COVERAGE, ids=["lines", "branches"])
-def test_coverage_does_not_count(
-    lab: Lab, first: Outcome, command: tuple[str, ...], core: str
-) -> None:
+def test_coverage_does_not_count(lab: Lab, first: Outcome, core: str) -> None:
     pytest.importorskip("coverage", reason="needs the extra [dev]")
     if core == "sysmon" and sys.version_info < (3, 12):
         pytest.skip("sys.monitoring is of Python 3.12")
-    if core == "sysmon" and "--branch" in command and sys.version_info < (3, 14):
-        pytest.skip("branches can be monitored since Python 3.14")
     data = lab.place / "coverage"
-    lab.flags = [*command, f"--data-file={data}", f"--include={lab.folder}/*"]
+    branches = ["--branch"] if core == "ctrace" else []
+    options = [*branches, f"--data-file={data}", f"--include={lab.folder}/*"]
+    lab.flags = ["-m", "coverage", "run", *options]
     second = lab.run(environ={"COVERAGE_CORE": core})
     assert_same(first, second)
     assert data.exists(), second.printed
@@ -427,8 +420,7 @@ def packaged() -> dict[str, str]:
     found = files()
     for before, after in PACKAGED.items():
         found["main.py"] = found["main.py"].replace(before, after)
-    header = "from __future__ import annotations\n\nfrom log import ran\nfrom prefect_mlpipe import EnvVar, File, pipeline, step\n"
-    found["main.py"] = header + textwrap.dedent(found["main.py"])
+    found["main.py"] = HEADER + textwrap.dedent(found["main.py"])
     return {"shop/__init__.py": "", **{f"shop/{name}": text for name, text in found.items()}}
 
 
@@ -481,12 +473,10 @@ def test_how_it_was_started_does_not_count(
     assert_told(first, program(lab, *started(lab, command)))
 
 
-@pytest.mark.parametrize("command", STARTS.values(), ids=STARTS.keys())
-def test_what_another_start_left_is_reused_after_an_import(
-    lab: Lab, command: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("start", ["in cells", "as a script", "by an absolute path"])
+def test_what_another_start_left_is_reused_after_an_import(lab: Lab, start: str) -> None:
     lab.write(files())
-    (value, found), ran = program(lab, *started(lab, command))
+    (value, found), ran = program(lab, *started(lab, STARTS[start]))
     assert ran == ["finish", "load", "rate"]
     second = lab.run()
     assert (second.ran, keys(second)) == ([], found)
