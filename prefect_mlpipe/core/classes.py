@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 import ast
+import collections
 import dataclasses
 import enum
 import functools
@@ -216,7 +217,7 @@ def _counted(cls: type) -> list[tuple[str, object]]:
     if isinstance(cls, enum.EnumMeta):
         noise = noise | _ENUM_NOISE | frozenset(cls.__members__)
     elif _is_named_tuple(cls):
-        noise = noise | _NAMED_TUPLE_NOISE
+        noise = noise | {name for name in _NAMED_TUPLE_NOISE if not _is_written(cls, name)}
     inherited = [vars(base) for base in cls.__mro__[1:]]
     return [
         (name, value)
@@ -226,6 +227,17 @@ def _counted(cls: type) -> list[tuple[str, object]]:
         and not isinstance(value, _SLOTS)
         and not _is_inherited(name, value, inherited)
     ]
+
+
+def _is_written(cls: type, name: str) -> bool:
+    """Whether somebody has put a method of his own in the place of one of every named tuple."""
+    value = vars(cls).get(name)
+    function = getattr(value, "__func__", value)
+    return (
+        name != "__new__"
+        and isinstance(function, types.FunctionType)
+        and function.__globals__ is not vars(collections)
+    )
 
 
 def _is_inherited(name: str, value: object, inherited: Sequence[Mapping[str, object]]) -> bool:

@@ -23,7 +23,8 @@ def default(place: Place) -> bool:
 
 def new_argument(place: Place) -> bool:
     """Add an argument with a default, and return it too."""
-    node = place.one([each for each in place.nodes(ast.FunctionDef) if each.args.args])
+    functions = [each for each in place.nodes(ast.FunctionDef) if each.args.args]
+    node = place.one([each for each in functions if not each.name.startswith("__")])
     last = node.body[-1] if node is not None else None
     if not isinstance(last, ast.Return) or last.value is None or node.args.vararg:
         return False
@@ -151,7 +152,7 @@ def decorator(place: Place) -> bool:
         return False
     steps = [each for each in node.decorator_list if ast.unparse(each).startswith("step")]
     decorators = [each for each in node.decorator_list if each not in steps]
-    known = [each for each in place.names() if each.startswith(("deco", "register"))]
+    known = [each for each in place.names() if each.startswith("deco")]
     match place.random.randrange(3):
         case 0 if decorators:
             del decorators[place.random.randrange(len(decorators))]

@@ -67,13 +67,13 @@ def docstring(random: Random, text: str) -> str | None:
 
 
 def passing(random: Random, text: str) -> str | None:
-    """A `pass` where something else stands anyway."""
+    """A `pass` before something else; behind a last `if` it would move the end of a branch."""
     tree, functions = _function(text)
     if not functions:
         return None
     body = random.choice(functions).body
     first = int(isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant))
-    body.insert(random.randint(first, len(body)), ast.Pass())
+    body.insert(random.randint(first, max(first, len(body) - 1)), ast.Pass())
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
@@ -201,7 +201,9 @@ def imports_swapped(random: Random, project: Project, module: str) -> list[str] 
     ]
     if len(heads) < 2:
         return None
-    one, other = random.sample(heads, 2)
+    one, other = sorted(random.sample(heads, 2))
+    if any("*" in each for each in statements[one:other]):  # it may bring the same names
+        return None
     statements[one], statements[other] = statements[other], statements[one]
     return statements
 

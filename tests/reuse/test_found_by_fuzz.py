@@ -26,6 +26,42 @@ ROWS = [
         {"helpers.py": "def clean(x): return x + 1\n\ndef other(x): return x"},
         "reuse",
     ),
+    Row(
+        "a named tuple gets a method in place of one that all have",
+        {
+            "shapes.py": """
+                from typing import NamedTuple
+
+                class Point(NamedTuple):
+                    x: int
+            """,
+            "main.py": """
+                from shapes import Point
+
+                @step
+                def work(x: int) -> str:
+                    ran("work")
+                    return repr(Point(x))
+
+                @pipeline
+                def main(x: int = 1) -> str:
+                    return work(x)
+            """,
+        },
+        {
+            "shapes.py": """
+                from typing import NamedTuple
+
+                class Point(NamedTuple):
+                    x: int
+
+                    def __repr__(self):
+                        return "a point"
+            """
+        },
+        "rerun",
+        "code changed: shapes.Point",
+    ),
 ]
 
 
