@@ -30,7 +30,7 @@ import cloudpickle
 from typing_extensions import override
 
 from prefect_mlpipe.core import embedded_files, reductions
-from prefect_mlpipe.core.deep import deeply
+from prefect_mlpipe.core.deep import deeply, shallow
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.formats import Format, Part, Unstorable
 from prefect_mlpipe.core.plain import is_plain
@@ -141,7 +141,8 @@ def _pickled(value: object) -> tuple[bytes, list[memoryview]]:
 
     stream = io.BytesIO()
     try:
-        _Pickler(stream, protocol=5, buffer_callback=keep).dump(value)
+        with shallow():
+            _Pickler(stream, protocol=5, buffer_callback=keep).dump(value)
     except Unstorable as error:
         raise _located(error, value) from None
     except Exception as error:
