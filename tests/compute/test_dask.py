@@ -214,7 +214,8 @@ def test_a_step_gets_a_worker_with_what_it_needs(on_dask: Callable[[Any], Any]) 
 @pytest.mark.parametrize("name", ["with_many_gpus", "with_much_memory"])
 def test_what_no_worker_offers_fails_at_once(on_dask: Callable[[Any], Any], name: str) -> None:
     pipeline = on_dask(getattr(work, name))
-    with pytest.raises(NoSuchWorker, match=r"2 x \(cpus=1, memory=.*, GPU=1\)"):
+    # The first of two equal workers is enough to know; the other may still be on its way.
+    with pytest.raises(NoSuchWorker, match=r"[12] x \(cpus=1, memory=.*, GPU=1\)"):
         pipeline(1)
     assert [run.state_name for run in task_runs(pipeline).values()] == ["Crashed"]
 
