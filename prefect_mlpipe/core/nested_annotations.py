@@ -40,7 +40,7 @@ class Plain(NamedTuple):
     """
 
     units: bytes
-    arguments: list[int]
+    arguments: Sequence[int]
     spelled: bytes
 
 
@@ -55,6 +55,8 @@ def without_annotations(
         arguments: one for each, `EXTENDED_ARG` added.
         spans: for each operation, how many units it takes.
     """
+    if not _has_annotations(units, arguments):
+        return Plain(units, arguments, b"")
     starts = [0]
     while (following := starts[-1] + spans[units[starts[-1]]]) < len(units):
         starts.append(following)
@@ -74,6 +76,16 @@ def without_annotations(
             plain[at] &= ~_ANNOTATIONS
     digest = blake3(b"".join(spelled)).digest() if spelled else b""
     return Plain(bytes(found), plain, digest)
+
+
+def _has_annotations(units: bytes, arguments: Sequence[int]) -> bool:
+    flagged = _SET if _SET >= 0 else _MAKE
+    at = units.find(flagged)
+    while at >= 0:
+        if arguments[at] & _ANNOTATIONS:
+            return True
+        at = units.find(flagged, at + 1)
+    return False
 
 
 def _attributes(units: bytes, starts: Sequence[int], number: int) -> list[int]:

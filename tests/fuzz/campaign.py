@@ -156,7 +156,9 @@ class _Chain:
             return False
         self.counts.fresh += fresh
         self._count(edit.kind, value)
-        if ran.value != value:
+        if ran.value.startswith("raises ") and not value.startswith("raises "):
+            self.counts.failures.append(f"{edit.kind}: {ran.value}\n{self._text()}")
+        elif ran.value != value:
             self._wrong(edit.kind, edit.where, ran, value)
         elif ran.executed and edit.neutral:
             self._needless(edit, ran)
