@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from prefect_mlpipe.core.describing import (
+from prefect_mlpipe.core.manifest import CODE, Manifest, Reason, changed_parts, replaced
+from prefect_mlpipe.core.record import Record, StoredValue
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.telling.describing import (
     MANY,
     Facts,
     content_differences,
@@ -23,11 +26,8 @@ from prefect_mlpipe.core.describing import (
     differences,
     size_text,
 )
-from prefect_mlpipe.core.kept_code import KeptCode
-from prefect_mlpipe.core.manifest import CODE, Manifest, Reason, changed_parts, replaced
-from prefect_mlpipe.core.record import Record, StoredValue
-from prefect_mlpipe.core.sources import Looks
-from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.telling.kept_code import KeptCode
+from prefect_mlpipe.core.telling.sources import Looks
 from prefect_mlpipe.errors import ValueDamaged, ValueMissing
 
 LOADED_UP_TO = 1 << 28  # bytes: what is larger is compared by type and size only

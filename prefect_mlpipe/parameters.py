@@ -25,7 +25,7 @@ import orjson
 from prefect.utilities.callables import ParameterSchema
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from prefect_mlpipe.core.formats import Unstorable
+from prefect_mlpipe.core.formats.base import Unstorable
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import InvalidParameters, StoreError

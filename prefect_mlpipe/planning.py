@@ -13,8 +13,8 @@ from typing import Any
 from prefect_mlpipe.compute.targets import compute_of
 from prefect_mlpipe.core.decide import Options, Reuse, Run, changes_since, decide
 from prefect_mlpipe.core.graph import Graph, Node, Output
-from prefect_mlpipe.core.kept_code import KeptCode, kept
 from prefect_mlpipe.core.manifest import Manifest, Reason, distinct
+from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
 from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.keying import source_of

@@ -34,8 +34,8 @@ from typing import (
 
 from prefect_mlpipe.active import active_tracer
 from prefect_mlpipe.core.annotations import Fields, bare, declared_fields, resolve_annotations
+from prefect_mlpipe.core.encoding.parts import label_of_module
 from prefect_mlpipe.core.files import File, Folder
-from prefect_mlpipe.core.parts import label_of_module
 from prefect_mlpipe.errors import InvalidStep
 from prefect_mlpipe.step_options import Resources, StepOptions, merged
 

@@ -6,7 +6,8 @@ values, and which files it has read before. Knows nothing of pipelines.
 
 from __future__ import annotations
 
-from prefect_mlpipe.core import copies, files
+from prefect_mlpipe.core import files
+from prefect_mlpipe.core.places import copies
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.settings import Settings
 

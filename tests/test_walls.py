@@ -43,6 +43,29 @@ LAYERS = (
     "__init__",
 )
 
+# The rooms of the core, likewise from the ground up.
+ROOMS = (
+    "environment",
+    "nested",
+    "annotations",
+    "record",
+    "places",
+    "encoding",
+    "reading",
+    "code",
+    "digest",
+    "files",
+    "formats",
+    "telling",
+    "manifest",
+    "decide",
+    "graph",
+    "storing",
+    "leases",
+    "store",
+    "shipping",
+)
+
 # What each layer may not import, neither at its top nor inside a function.
 FOREIGN = {
     "errors": {"prefect", "dask", "distributed"},
@@ -106,6 +129,16 @@ def inside(module: str) -> set[str]:
 @pytest.mark.parametrize("module", modules())
 def test_a_module_imports_only_what_lies_below_it(module: str) -> None:
     upward = {name for name in inside(module) if layer(name) > layer(module)}
+    assert not upward
+
+
+def room(name: str) -> int:
+    return ROOMS.index(name.split(".")[1])
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name.startswith("core.")])
+def test_a_room_of_the_core_knows_only_what_lies_below_it(module: str) -> None:
+    upward = {name for name in inside(module) if name[:5] == "core." and room(name) > room(module)}
     assert not upward
 
 

@@ -24,10 +24,10 @@ import cloudpickle
 from prefect_mlpipe.compute.errors import stand_in
 from prefect_mlpipe.core.code import CodeReader, effects
 from prefect_mlpipe.core.digest import code_in
-from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.environment import owner_of
 from prefect_mlpipe.core.files import File, Folder
-from prefect_mlpipe.core.formats import Unstorable
+from prefect_mlpipe.core.formats.base import Unstorable
 from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.shipping import ship

@@ -31,7 +31,7 @@ from prefect_mlpipe.compute.travel import (
 )
 from prefect_mlpipe.core.code import CodeReader
 from prefect_mlpipe.core.digest import code_in, digest
-from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.engine.calls import Done, InputLost, execute

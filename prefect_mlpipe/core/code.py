@@ -22,12 +22,11 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from prefect_mlpipe.core import classes, objects
 from prefect_mlpipe.core.annotations import declared_fields, resolve_annotations
-from prefect_mlpipe.core.classes import class_values
-from prefect_mlpipe.core.encode import Encoder, defines
-from prefect_mlpipe.core.environment import versions
-from prefect_mlpipe.core.parts import (
+from prefect_mlpipe.core.encoding import classes, objects
+from prefect_mlpipe.core.encoding.classes import class_values
+from prefect_mlpipe.core.encoding.encode import Encoder, defines
+from prefect_mlpipe.core.encoding.parts import (
     MISSING,
     Asks,
     Attributes,
@@ -37,9 +36,10 @@ from prefect_mlpipe.core.parts import (
     content_of,
     label_of_module,
 )
-from prefect_mlpipe.core.pieces import Undigestible, packed
-from prefect_mlpipe.core.reach import attribute_values
-from prefect_mlpipe.core.showing import with_what_shows
+from prefect_mlpipe.core.encoding.pieces import Undigestible, packed
+from prefect_mlpipe.core.environment import versions
+from prefect_mlpipe.core.reading.reach import attribute_values
+from prefect_mlpipe.core.reading.showing import with_what_shows
 
 _REMEMBERED: Final = 1024
 _REGISTERS: Final = (classes, objects)  # imported for the handlers that they register

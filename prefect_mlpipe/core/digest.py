@@ -1,8 +1,7 @@
 """The digest of a value: the same value gives the same digest in every process, on every machine.
 
-Knows nothing of stores, keys or steps. How each type is encoded is said in `core.encode`,
-`core.objects`, `core.arrays`, `core.arrow`, `core.tables`, `core.tensors`; functions and classes in
-`core.reach` and `core.classes`.
+Knows nothing of stores, keys or steps. How each type is encoded is said in `core.encoding`; what
+functions and modules reach, in `core.reading.reach`.
 
 A value of one's own type counts by its class's code and by what `__reduce_ex__` gives. A type may
 say itself what counts by a method `__mlpipe_digest__(self)` that returns plain content.
@@ -15,10 +14,11 @@ from typing import Any
 
 from blake3 import blake3
 
-from prefect_mlpipe.core import classes, objects, reach
-from prefect_mlpipe.core.encode import Encoder
-from prefect_mlpipe.core.parts import Part
-from prefect_mlpipe.core.pieces import Buffers, scalar
+from prefect_mlpipe.core.encoding import classes, objects
+from prefect_mlpipe.core.encoding.encode import Encoder
+from prefect_mlpipe.core.encoding.parts import Part
+from prefect_mlpipe.core.encoding.pieces import Buffers, scalar
+from prefect_mlpipe.core.reading import reach
 
 _REGISTERS = (classes, objects, reach)  # imported for the handlers that they register
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 from blake3 import blake3
 from pydantic_core import core_schema
 
-from prefect_mlpipe.core import remote_files
-from prefect_mlpipe.core.stat_index import StatIndex, state_of
+from prefect_mlpipe.core.places import remote_files
+from prefect_mlpipe.core.places.stat_index import StatIndex, state_of
 from prefect_mlpipe.errors import InputChanged, InputError, MissingFile
 
 CHUNK = 1 << 20

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 from blake3 import blake3
 
-from prefect_mlpipe.core.describing import shorten
+from prefect_mlpipe.core.telling.describing import shorten
 
 KEY_VERSION = "prefect-mlpipe key 1"
 CODE: Final = "code"  # among the facts of what has code: the digest of it

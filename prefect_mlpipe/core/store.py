@@ -33,16 +33,16 @@ from urllib.parse import quote, unquote
 import orjson
 from blake3 import blake3
 
-from prefect_mlpipe.core import copies
-from prefect_mlpipe.core.backends import Backend, LocalBackend
 from prefect_mlpipe.core.digest import Buffers
-from prefect_mlpipe.core.leases import Leases, LocalLeases
+from prefect_mlpipe.core.leases.leases import Leases, LocalLeases
+from prefect_mlpipe.core.leases.remote_leases import RemoteLeases
+from prefect_mlpipe.core.places import copies
+from prefect_mlpipe.core.places.backends import Backend, LocalBackend
+from prefect_mlpipe.core.places.remote_backend import RemoteBackend
+from prefect_mlpipe.core.places.stat_index import StatIndex
 from prefect_mlpipe.core.record import Record, StoredValue
-from prefect_mlpipe.core.remote_backend import RemoteBackend
-from prefect_mlpipe.core.remote_leases import RemoteLeases
-from prefect_mlpipe.core.soundness import Soundness
-from prefect_mlpipe.core.stat_index import StatIndex
-from prefect_mlpipe.core.stored_values import Values
+from prefect_mlpipe.core.storing.soundness import Soundness
+from prefect_mlpipe.core.storing.stored_values import Values
 from prefect_mlpipe.errors import StoreUnavailable
 
 logger = logging.getLogger(__name__)

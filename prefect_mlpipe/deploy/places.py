@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from blake3 import blake3
 
 from prefect_mlpipe.core.files import hash_of, walk
-from prefect_mlpipe.core.stat_index import StatIndex, state_of
+from prefect_mlpipe.core.places.stat_index import StatIndex, state_of
 from prefect_mlpipe.deploy.changes import Seen
 from prefect_mlpipe.deploy.watches import Watch
 from prefect_mlpipe.errors import InputChanged, MissingFile

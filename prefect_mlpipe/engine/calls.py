@@ -21,14 +21,14 @@ from typing import Any, NamedTuple, TypeAlias
 from prefect_mlpipe import active
 from prefect_mlpipe.core.annotations import Fields
 from prefect_mlpipe.core.digest import Buffers, digest
-from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.files import File, Folder, fingerprint_state
-from prefect_mlpipe.core.formats import Unstorable
+from prefect_mlpipe.core.formats.base import Unstorable
 from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.nested import items_in, refilled
-from prefect_mlpipe.core.own_copies import own_copy
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.storing.own_copies import own_copy
 from prefect_mlpipe.current import Current, enter
 from prefect_mlpipe.errors import (
     InputChanged,

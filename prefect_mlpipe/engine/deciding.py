@@ -13,10 +13,10 @@ from prefect_mlpipe.core.code import Code
 from prefect_mlpipe.core.decide import Decision, Options, changes_since, decide
 from prefect_mlpipe.core.files import use_stat_index
 from prefect_mlpipe.core.graph import Node
-from prefect_mlpipe.core.kept_code import KeptCode, kept
 from prefect_mlpipe.core.manifest import CODE, Manifest, Reason
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
 from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.selection import Selection

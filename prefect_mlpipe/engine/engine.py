@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect_mlpipe.core.graph import Graph, Node, Output
-from prefect_mlpipe.core.leases import Leases
+from prefect_mlpipe.core.leases.leases import Leases
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.engine.deciding import Decider

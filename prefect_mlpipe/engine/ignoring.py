@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
 
-from prefect_mlpipe.core.parts import label_of_module
-from prefect_mlpipe.core.telltales import ANY_OF, TOPS, telltale
+from prefect_mlpipe.core.encoding.parts import label_of_module
+from prefect_mlpipe.core.telling.telltales import ANY_OF, TOPS, telltale
 from prefect_mlpipe.errors import InvalidStep
 from prefect_mlpipe.steps import Step
 

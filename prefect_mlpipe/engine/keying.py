@@ -20,17 +20,17 @@ import orjson
 from blake3 import blake3
 from pydantic import Secret, SecretBytes, SecretStr
 
-from prefect_mlpipe.core.classes import owner_of_class
 from prefect_mlpipe.core.code import Code, CodeReader
-from prefect_mlpipe.core.describing import SECRET, describe, is_secret
 from prefect_mlpipe.core.digest import digest, digest_and_owners
-from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.encoding.classes import owner_of_class
+from prefect_mlpipe.core.encoding.encode import Undigestible
+from prefect_mlpipe.core.encoding.parts import owner_of_function
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.files import File, Folder, noting_files
 from prefect_mlpipe.core.graph import Output, outputs_in, replace_outputs
 from prefect_mlpipe.core.manifest import CODE, Manifest
 from prefect_mlpipe.core.nested import items_in, refilled
-from prefect_mlpipe.core.parts import owner_of_function
+from prefect_mlpipe.core.telling.describing import SECRET, describe, is_secret
 from prefect_mlpipe.engine.ignoring import refuse_unknown_names
 from prefect_mlpipe.errors import MissingFile, UnstableCode, UnstableInput
 from prefect_mlpipe.steps import Step

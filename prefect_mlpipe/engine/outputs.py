@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from prefect_mlpipe.core.digest import digest
-from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.files import File, Folder
-from prefect_mlpipe.core.formats import Unstorable
+from prefect_mlpipe.core.formats.base import Unstorable
 from prefect_mlpipe.core.graph import Node, Output, replace_outputs
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store

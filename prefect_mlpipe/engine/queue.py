@@ -15,7 +15,7 @@ from typing import Any
 from prefect_mlpipe.core.decide import Reuse
 from prefect_mlpipe.core.files import noting_files
 from prefect_mlpipe.core.graph import Node
-from prefect_mlpipe.core.leases import Leases
+from prefect_mlpipe.core.leases.leases import Leases
 from prefect_mlpipe.core.manifest import Reason, distinct
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.current import Current

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-from prefect_mlpipe.core.leases import Leases
+from prefect_mlpipe.core.leases.leases import Leases
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.protocols import Outcome

@@ -26,7 +26,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from prefect_mlpipe.core.describing import shorten
+from prefect_mlpipe.core.telling.describing import shorten
 from prefect_mlpipe.reporting.summary import (
     StepRow,
     by_weight,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect_mlpipe.core.formats import Format, flattened
-from prefect_mlpipe.core.registry import formats_for
+from prefect_mlpipe.core.formats.base import Format, flattened
+from prefect_mlpipe.core.formats.registry import formats_for
 
 
 def dumped(value: object) -> tuple[Format, bytes]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from prefect_mlpipe.core.backends import Backend, LocalBackend, unavailable
-from prefect_mlpipe.core.remote_backend import RemoteBackend
+from prefect_mlpipe.core.places.backends import Backend, LocalBackend, unavailable
+from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.errors import StoreUnavailable
 
 

@@ -12,7 +12,7 @@ import cloudpickle
 import pytest
 
 from prefect_mlpipe.core.code import Code, CodeReader
-from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.encoding.encode import Undigestible
 from tests.core.projects import Files, Project
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefect_mlpipe.core.code import CodeReader
-from prefect_mlpipe.core.encode import Undigestible
+from prefect_mlpipe.core.encoding.encode import Undigestible
 from tests.core.projects import Project
 
 

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from prefect_mlpipe.core import copies
+from prefect_mlpipe.core.places import copies
 from prefect_mlpipe.core.store import Store
 from tests.core.stores import (
     LARGE,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prefect_mlpipe.core.deep import deeply, shallow
+from prefect_mlpipe.core.encoding.deep import deeply, shallow
 from prefect_mlpipe.core.store import Store
 
 

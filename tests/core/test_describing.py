@@ -15,14 +15,14 @@ import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
-from prefect_mlpipe.core.describing import (
+from prefect_mlpipe.core.files import File, Folder
+from prefect_mlpipe.core.telling.describing import (
     content_differences,
     describe,
     differences,
     in_short,
     shorten,
 )
-from prefect_mlpipe.core.files import File, Folder
 
 
 class Kind(enum.Enum):

@@ -655,7 +655,7 @@ def test_a_buffer_is_hashed_once_for_digest_and_checksum(monkeypatch: pytest.Mon
     buffers = Buffers()
     before = digest(array, buffers=buffers)
     known = buffers.hash(array.view(np.uint8).data)
-    monkeypatch.setattr("prefect_mlpipe.core.pieces.blake3", None)
+    monkeypatch.setattr("prefect_mlpipe.core.encoding.pieces.blake3", None)
     assert buffers.hash(array.view(np.uint8).data) == known
     monkeypatch.undo()
     assert digest(array) == before

@@ -13,9 +13,9 @@ from typing import Any
 from hypothesis import given, settings
 
 from prefect_mlpipe.core.digest import digest
-from prefect_mlpipe.core.formats import flattened
-from prefect_mlpipe.core.own_copies import own_copy
-from prefect_mlpipe.core.registry import PICKLE
+from prefect_mlpipe.core.formats.base import flattened
+from prefect_mlpipe.core.formats.registry import PICKLE
+from prefect_mlpipe.core.storing.own_copies import own_copy
 from tests.core.seen import seen
 from tests.core.strategies import values
 

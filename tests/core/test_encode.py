@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from prefect_mlpipe.core.digest import digest
-from prefect_mlpipe.core.encode import Undigestible
-from prefect_mlpipe.core.pieces import Buffers
+from prefect_mlpipe.core.encoding.encode import Undigestible
+from prefect_mlpipe.core.encoding.pieces import Buffers
 
 
 class Node:

@@ -11,7 +11,6 @@ import pytest
 from blake3 import blake3
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from prefect_mlpipe.core import copies
 from prefect_mlpipe.core import files as files_module
 from prefect_mlpipe.core.files import (
     File,
@@ -22,7 +21,8 @@ from prefect_mlpipe.core.files import (
     stat_index,
     use_stat_index,
 )
-from prefect_mlpipe.core.stat_index import StatIndex, state_of
+from prefect_mlpipe.core.places import copies
+from prefect_mlpipe.core.places.stat_index import StatIndex, state_of
 from prefect_mlpipe.errors import InputChanged, InputError, MissingFile
 
 

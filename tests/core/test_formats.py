@@ -23,12 +23,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prefect_mlpipe.core import registry
 from prefect_mlpipe.core.digest import digest
-from prefect_mlpipe.core.formats import Chunks, Format, Part, flattened, is_json
-from prefect_mlpipe.core.pickles import Pickle
-from prefect_mlpipe.core.plain import is_plain
-from prefect_mlpipe.core.registry import format_named, formats_for, register_format
+from prefect_mlpipe.core.formats import registry
+from prefect_mlpipe.core.formats.base import Chunks, Format, Part, flattened, is_json
+from prefect_mlpipe.core.formats.pickles import Pickle
+from prefect_mlpipe.core.formats.plain import is_plain
+from prefect_mlpipe.core.formats.registry import format_named, formats_for, register_format
 from prefect_mlpipe.core.store import Store
 from tests.core.formatting import dumped, name_of_format, round_trip
 from tests.core.strategies import NAMES, arrays, columns, frames, json_like, plain

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from prefect_mlpipe.core.heart import Heart
+from prefect_mlpipe.core.leases.heart import Heart
 from prefect_mlpipe.errors import StoreUnavailable
 
 PATIENCE_S = 120.0

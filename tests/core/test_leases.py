@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from prefect_mlpipe.core import leases as leases_module
-from prefect_mlpipe.core import processes
-from prefect_mlpipe.core.backends import LocalBackend
-from prefect_mlpipe.core.heart import heart
-from prefect_mlpipe.core.leases import EXPIRES_S, Holder, Leases, LocalLeases
-from prefect_mlpipe.core.processes import Process, has_ended, here
-from prefect_mlpipe.core.remote_backend import RemoteBackend
+from prefect_mlpipe.core.leases import leases as leases_module
+from prefect_mlpipe.core.leases import processes
+from prefect_mlpipe.core.leases.heart import heart
+from prefect_mlpipe.core.leases.leases import EXPIRES_S, Holder, Leases, LocalLeases
+from prefect_mlpipe.core.leases.processes import Process, has_ended, here
+from prefect_mlpipe.core.places.backends import LocalBackend
+from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.store import Store
 from tests.core.stores import python, reopened
 

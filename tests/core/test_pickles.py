@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from prefect_mlpipe.core.formats import Unstorable
-from prefect_mlpipe.core.pickles import Pickle, importable, importable_main, type_name
+from prefect_mlpipe.core.formats.base import Unstorable
+from prefect_mlpipe.core.formats.pickles import Pickle, importable, importable_main, type_name
 from tests.core.formatting import dumped, loaded, round_trip
 
 # --- what cannot be stored -----------------------------------------------------------------------

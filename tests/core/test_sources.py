@@ -10,8 +10,8 @@ from textwrap import dedent
 import pytest
 
 from prefect_mlpipe.core.code import CodeReader
-from prefect_mlpipe.core.kept_code import KeptCode, kept
-from prefect_mlpipe.core.sources import looks, sources
+from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
+from prefect_mlpipe.core.telling.sources import looks, sources
 from tests.core.projects import Project
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_mlpipe.core.stat_index import StatIndex
+from prefect_mlpipe.core.places.stat_index import StatIndex
 
 
 class Facts:

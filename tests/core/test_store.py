@@ -13,10 +13,10 @@ from unittest.mock import Mock
 import fsspec
 import pytest
 
-from prefect_mlpipe.core import backends
 from prefect_mlpipe.core import store as store_module
-from prefect_mlpipe.core.backends import LocalBackend
 from prefect_mlpipe.core.digest import digest
+from prefect_mlpipe.core.places import backends
+from prefect_mlpipe.core.places.backends import LocalBackend
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import StoreUnavailable
 from tests.core.stores import (

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from prefect_mlpipe.core import copies, stored_files
 from prefect_mlpipe.core.digest import digest
 from prefect_mlpipe.core.files import File, Folder
+from prefect_mlpipe.core.places import copies
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.storing import stored_files
 from prefect_mlpipe.errors import InputChanged, MissingFile, ValueDamaged, ValueMissing
 from tests.core.stores import (
     flip,

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from prefect_mlpipe.core.digest import Buffers, digest
-from prefect_mlpipe.core.formats import Unstorable
+from prefect_mlpipe.core.formats.base import Unstorable
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import ValueDamaged, ValueMissing

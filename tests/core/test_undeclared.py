@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from prefect_mlpipe.core.code import CodeReader
-from prefect_mlpipe.core.undeclared import Use, undeclared
+from prefect_mlpipe.core.telling.undeclared import Use, undeclared
 
 HEADER = """
 import datetime, gzip, importlib, os, random, secrets, socket, sqlite3, subprocess, time, uuid

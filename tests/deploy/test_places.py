@@ -8,7 +8,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from prefect_mlpipe.core.stat_index import StatIndex
+from prefect_mlpipe.core.places.stat_index import StatIndex
 from prefect_mlpipe.deploy.changes import Seen, change, suspects
 from prefect_mlpipe.deploy.places import Place, place_of
 from prefect_mlpipe.deploy.watches import Watch

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from prefect_mlpipe.core.stat_index import StatIndex
+from prefect_mlpipe.core.places.stat_index import StatIndex
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.deploy.places import place_of
 from prefect_mlpipe.deploy.watcher import Watcher

@@ -18,7 +18,7 @@ class Fault(NamedTuple):
 
     Attributes:
         name: what is broken.
-        where: module and function, `core.reach:held_by`.
+        where: module and function, `core.reading.reach:held_by`.
         old, new: what stands there, and what is put in its place.
     """
 
@@ -55,13 +55,13 @@ def plant(name: str) -> None:
     function.__code__ = names[function.__name__].__code__
 
 
-_SHAPE = "core.bytecode:_Reader.shape"
-_NAMES = "core.bytecode:_Reader._names"
-_CONSTANT = "core.bytecode:_Reader._constant"
-_SIGNATURE = "core.bytecode:_Reader._signature"
-_HELD = "core.reach:held_by"
-_FUNCTION = "core.reach:_function_parts"
-_OBJECT = "core.objects:object_parts"
+_SHAPE = "core.reading.bytecode:_Reader.shape"
+_NAMES = "core.reading.bytecode:_Reader._names"
+_CONSTANT = "core.reading.bytecode:_Reader._constant"
+_SIGNATURE = "core.reading.bytecode:_Reader._signature"
+_HELD = "core.reading.reach:held_by"
+_FUNCTION = "core.reading.reach:_function_parts"
+_OBJECT = "core.encoding.objects:object_parts"
 _HOLDS = "core.code:_Snapshot.holds"
 _MANIFEST = "engine.keying:Keyer.manifest"
 
@@ -111,7 +111,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("arguments", _SIGNATURE, "counts, arguments, shown", "shown"),
     Fault(
         "remembered by place",
-        "core.bytecode:shape_of",
+        "core.reading.bytecode:shape_of",
         "key = id(code)\n"
         "    known = _shapes.get(key)\n    if known is not None and known[0]() is code:",
         "key = hash((code.co_qualname, code.co_firstlineno))\n"
@@ -130,7 +130,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("imports in bodies", _FUNCTION, "for each in shape.imports", "for each in ()"),
     Fault(
         "members of imports",
-        "core.reach:_imported",
+        "core.reading.reach:_imported",
         "for chain in found.chains:",
         "for chain in ():",
     ),
@@ -149,28 +149,28 @@ FAULTS: tuple[Fault, ...] = (
         "names, shape.chains)",
         "names, shape.chains if encoder.code_depth < 3 else ())",
     ),
-    Fault("values of globals", "core.reach:read_value", "return whole", 'return b"value"'),
+    Fault("values of globals", "core.reading.reach:read_value", "return whole", 'return b"value"'),
     Fault(
         "modules held",
-        "core.reach:_read_module",
+        "core.reading.reach:_read_module",
         "if not chain or",
         "if not chain:\n            return b'module'\n        if",
     ),
     Fault(
         "other modules",
-        "core.reach:_read_module",
+        "core.reading.reach:_read_module",
         "return _read(encoder, vars(module), chain)",
         "return text(chain[0])",
     ),
     Fault(
         "registry of singledispatch",
-        "core.reach:_singledispatch",
+        "core.reading.reach:_singledispatch",
         "for pair in registry.items()",
         "for pair in ()",
     ),
     Fault(
         "objects of methods",
-        "core.reach:_method",
+        "core.reading.reach:_method",
         "own_and_whole(encoder, each.__self__)[1]",
         'b""',
     ),
@@ -181,25 +181,37 @@ FAULTS: tuple[Fault, ...] = (
         "plain = inspect.unwrap(plain)\n    labels = _labels(plain",
     ),
     # classes and objects
-    Fault("bases", "core.classes:_class_parts", "(type(cls), *cls.__bases__)", "(type(cls),)"),
-    Fault("metaclass", "core.classes:_class_parts", "(type(cls), *cls.__bases__)", "cls.__bases__"),
+    Fault(
+        "bases", "core.encoding.classes:_class_parts", "(type(cls), *cls.__bases__)", "(type(cls),)"
+    ),
+    Fault(
+        "metaclass",
+        "core.encoding.classes:_class_parts",
+        "(type(cls), *cls.__bases__)",
+        "cls.__bases__",
+    ),
     Fault(
         "attributes of classes",
-        "core.classes:_counted",
+        "core.encoding.classes:_counted",
         "if name not in noise\n",
         "if name not in noise and callable(value)\n",
     ),
     Fault(
         "methods",
-        "core.classes:_counted",
+        "core.encoding.classes:_counted",
         "if name not in noise\n",
         "if name not in noise and not callable(value)\n",
     ),
-    Fault("members of enums", "core.classes:_declared", "each._value_) for name", "None) for name"),
-    Fault("defaults of fields", "core.classes:_field", '"default", ', ""),
+    Fault(
+        "members of enums",
+        "core.encoding.classes:_declared",
+        "each._value_) for name",
+        "None) for name",
+    ),
+    Fault("defaults of fields", "core.encoding.classes:_field", '"default", ', ""),
     Fault(
         "defaults of named tuples",
-        "core.classes:_declared",
+        "core.encoding.classes:_declared",
         '("defaults", cls._field_defaults)',
         '("defaults", ())',
     ),
@@ -207,20 +219,30 @@ FAULTS: tuple[Fault, ...] = (
     Fault("what objects are made of", _OBJECT, "encoder.encode(arguments)", 'b""'),
     Fault("items of objects", _OBJECT, "if items is not None:", "if False:"),
     # values
-    Fault("values of dicts", "core.encode:_dict", "pieces.append(encoder.encode(item))", "pass"),
+    Fault(
+        "values of dicts",
+        "core.encoding.encode:_dict",
+        "pieces.append(encoder.encode(item))",
+        "pass",
+    ),
     Fault(
         "order of dicts",
-        "core.encode:_flat_dict",
+        "core.encoding.encode:_flat_dict",
         "_marshalled(value)",
         "_marshalled(dict(sorted(value.items(), key=repr)))",
     ),
     Fault(
         "kind of container",
-        "core.encode:_flat_sequence",
+        "core.encoding.encode:_flat_sequence",
         "_marshalled(value)",
         "_marshalled(list(value))",
     ),
-    Fault("members of lists", "core.encode:_list", "for item in value", "for item in value[:1]"),
+    Fault(
+        "members of lists",
+        "core.encoding.encode:_list",
+        "for item in value",
+        "for item in value[:1]",
+    ),
     # what is remembered from run to run
     Fault("bindings watched", _HOLDS, "in self.bindings.values()", "in ()"),
     Fault("attributes watched", _HOLDS, "in self.attributes.values()", "in ()"),

@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 
 from prefect_mlpipe.core import files
-from prefect_mlpipe.core.stat_index import StatIndex
+from prefect_mlpipe.core.places.stat_index import StatIndex
 from tests.reuse.lab import Lab
 
 # Somebody else's hand: changes files as `how.py` says, once, if there is a mark.

@@ -42,7 +42,9 @@ def main(seed: int = 0) -> float:
 DIE = """
 def _plant():
     import itertools, os, signal
-    from prefect_mlpipe.core import backends, leases, stored_values
+    from prefect_mlpipe.core.places import backends
+    from prefect_mlpipe.core.leases import leases
+    from prefect_mlpipe.core.storing import stored_values
     from prefect_mlpipe.core.store import Store
 
     def die(*args, **options):
@@ -149,7 +151,7 @@ def test_the_next_run_after_a_kill_is_right(lab: Lab, place: str) -> None:
     lab.write(PROJECT)
     right = lab.oracle()
     # Its lease would never expire: were the next run to wait for that, it would not end.
-    never = "import prefect_mlpipe.core.leases as _l; _l.EXPIRES_S = 3600.0\n"
+    never = "import prefect_mlpipe.core.leases.leases as _l; _l.EXPIRES_S = 3600.0\n"
     killed = lab.start(setup=never + DIE.format(plant=PLACES[place].strip()))
     assert killed.wait() == -signal.SIGKILL
     assert left(lab) == LEFT[place]
@@ -168,8 +170,10 @@ def test_the_next_run_after_a_kill_is_right_where_it_cannot_be_seen_that_it_was_
 ) -> None:
     lab.write(PROJECT)
     right = lab.oracle()
-    soon = "import prefect_mlpipe.core.leases as _l; _l.EXPIRES_S = 0.5\n"
-    blind = "import prefect_mlpipe.core.processes as _p; _p.has_ended = lambda process: False\n"
+    soon = "import prefect_mlpipe.core.leases.leases as _l; _l.EXPIRES_S = 0.5\n"
+    blind = (
+        "import prefect_mlpipe.core.leases.processes as _p; _p.has_ended = lambda process: False\n"
+    )
     killed = lab.start(setup=soon + DIE.format(plant=PLACES[place].strip()))
     assert killed.wait() == -signal.SIGKILL
     outcome = lab.run(setup=soon + blind)

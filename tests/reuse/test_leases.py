@@ -38,19 +38,19 @@ def until(name):
 
 # What waits says so in its log. Nobody expires by himself unless a test says so.
 LOUD = "import logging; logging.basicConfig(level=logging.INFO, force=True)"
-NEVER = "import prefect_mlpipe.core.leases as _l; _l.EXPIRES_S = 3600.0"
+NEVER = "import prefect_mlpipe.core.leases.leases as _l; _l.EXPIRES_S = 3600.0"
 # To who has this, time flies once there is a file `expired`.
 FAST = """
 def _plant():
     import os, time, types
-    from prefect_mlpipe.core import leases
+    from prefect_mlpipe.core.leases import leases
     fast = lambda: time.monotonic() * (10_000 if os.path.exists("expired") else 1)
     leases.time = types.SimpleNamespace(monotonic=fast)
 
 _plant()
 """
 # As if the holder were on another machine: whether its process lives cannot be seen.
-BLIND = "import prefect_mlpipe.core.processes as _p; _p.has_ended = lambda process: False"
+BLIND = "import prefect_mlpipe.core.leases.processes as _p; _p.has_ended = lambda process: False"
 TOGETHER = "import gate, os; gate.say(f'here-{os.getpid()}'); gate.until('all')"
 
 SLOW = """
@@ -625,7 +625,7 @@ def test_a_store_that_cannot_keep_leases_is_said_once_and_done_without(
     refused = """
 def _plant():
     import errno, types
-    from prefect_mlpipe.core import leases
+    from prefect_mlpipe.core.leases import leases
     def link(source, target):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
     leases.os = types.SimpleNamespace(**{**vars(leases.os), "link": link})

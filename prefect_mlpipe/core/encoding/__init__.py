@@ -1,0 +1,1 @@
+"""Values as canonical pieces of bytes, the groundwork of every digest."""

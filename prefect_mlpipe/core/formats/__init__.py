@@ -1,0 +1,1 @@
+"""Values to bytes and back: one format for each kind of value."""

@@ -1,0 +1,1 @@
+"""Bytes on this machine and elsewhere: folders, fsspec file systems, copies."""

@@ -1,0 +1,1 @@
+"""The reader of code: bytecode, all that it reaches, what no key can hold."""

@@ -1,0 +1,69 @@
+"""Find the modules that function bodies import.
+
+Knows `sys.modules` and the import system. Knows nothing of what of a module counts.
+
+Worth arguing: a module of the user's is imported when it is first reached, as the body will do. One
+of a library is not: its name and version are all that counts, and a plan must not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from typing import Any
+
+from prefect_mlpipe.core.encoding.encode import Encoder
+from prefect_mlpipe.core.encoding.parts import MISSING, Binding, foreign
+from prefect_mlpipe.core.encoding.pieces import packed, text
+from prefect_mlpipe.core.environment import Owner, owner_of
+from prefect_mlpipe.core.reading.bytecode import Import
+
+
+def absolute_name(names: dict[str, Any], found: Import) -> str:
+    """Return the full name of the module that an import in a body of this module means."""
+    if not found.level:
+        return found.name
+    package = names.get("__package__")
+    if package is None:
+        package = str(names.get("__name__", ""))
+        package = package if "__path__" in names else package.rpartition(".")[0]
+    base = package.rsplit(".", found.level - 1)[0] if found.level > 1 else package
+    return f"{base}.{found.name}" if found.name else base
+
+
+def find_module(encoder: Encoder, name: str) -> types.ModuleType | bytes:
+    """Return a module that a body imports: loaded if it is the user's, else by name."""
+    known = sys.modules.get(name)
+    encoder.reach.append(Binding(sys.modules, name, MISSING if known is None else known))
+    if known is not None:
+        return known
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return foreign(encoder, Owner("standard"), name, "")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return packed("absent", text(name))
+    places = spec.submodule_search_locations
+    owner = owner_of(top, spec.origin or (os.path.join(next(iter(places)), "") if places else None))
+    if owner.kind != "user":
+        return foreign(encoder, owner, name, "")
+    return _load(encoder, name)
+
+
+def _load(encoder: Encoder, name: str) -> types.ModuleType | bytes:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing and (name == missing or name.startswith(f"{missing}.")):
+            return packed("absent", text(name))
+        # The body gets the same error, and may be ready for it: `try: import fast`.
+        return packed("incomplete", text(name), text(missing))
+    except Exception as error:  # whatever the user's module raises
+        raise encoder.refuse(sys, f"importing {name!r} fails: {error!r}") from error

@@ -1,0 +1,328 @@
+"""Stored values: from an object to checked bytes in the store, and back to an object of one's own.
+
+Knows nothing of records, keys or steps.
+
+The checksum is a hash over the hashes of a value's parts, so that the buffers whose hashes already
+entered the digest are not read again. Bytes are checked when this machine first reads them; what is
+large and was checked is known again by its state. What is stored again under a checksum is trusted
+only if it is sound: storing repairs.
+
+All methods are cross-thread and cross-process safe.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+
+from blake3 import blake3
+
+from prefect_mlpipe.core.digest import Buffers, digest, digest_and_owners
+from prefect_mlpipe.core.encoding.encode import Undigestible
+from prefect_mlpipe.core.files import File, Folder
+from prefect_mlpipe.core.formats.base import Chunks, Format, Part, Unstorable, flattened
+from prefect_mlpipe.core.formats.pickles import type_name
+from prefect_mlpipe.core.formats.registry import format_named, formats_for
+from prefect_mlpipe.core.places.backends import READ_ONLY, LocalBackend
+from prefect_mlpipe.core.places.copies import limit_of
+from prefect_mlpipe.core.places.remote_backend import RemoteBackend
+from prefect_mlpipe.core.record import StoredValue
+from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost
+from prefect_mlpipe.core.storing.stored_files import StoredFiles
+from prefect_mlpipe.errors import ValueDamaged
+
+INLINE_UP_TO = 4096  # bytes: these stand in the record itself
+HASH_ALONE_BELOW = 1 << 16
+MAP_ABOVE = 1 << 18  # smaller files are read: a map costs more than a copy
+UPLOAD_ABOVE = 1 << 23  # larger values go to a remote store through a file
+
+_WITHOUT_OWNERS = frozenset({type(None), bool, int, float, str, bytes})
+_PARTS = b"prefect-mlpipe bytes 1\n"
+
+
+class Values:
+    """The values of one store.
+
+    Args:
+        local: the store's own folder, or the folder of copies of a remote one.
+        remote: where the store lies if it is not on this machine.
+    """
+
+    def __init__(self, local: LocalBackend, remote: RemoteBackend | None, sound: Soundness) -> None:
+        self._local, self._remote, self._sound = local, remote, sound
+        self._files = StoredFiles(local, remote, sound)
+
+    def put(
+        self, value: object, buffers: Buffers | None = None, inline: bool = True
+    ) -> StoredValue:
+        """Store a value, and give the reference to it.
+
+        Raises:
+            Unstorable: it cannot be read back as what it is; says where and why.
+            StoreUnavailable: the store cannot be written.
+        """
+        if isinstance(value, (File, Folder)):
+            return self._files.put(value)
+        buffers = Buffers() if buffers is None else buffers
+        identity, owned = _identified(value, buffers, storing=True)
+        format, parts = _dumped(value, identity, buffers)
+        size = sum(len(buffer) for buffer in flattened(parts))
+        checksum = checksum_of(parts, buffers)
+        stored = StoredValue(
+            identity,
+            checksum,
+            size,
+            type_name(value),
+            format.name,
+            owned,
+            b"".join(flattened(parts)) if inline and size <= INLINE_UP_TO else None,
+        )
+        if stored.inline is None:
+            self._write(stored, format, parts)
+        return stored
+
+    def get(self, stored: StoredValue) -> object:
+        """Load a value. Each call gives an own one: changing it changes nothing for anyone else.
+
+        Raises:
+            ValueMissing: its bytes are gone.
+            ValueDamaged: its bytes do not match the checksum, or cannot be read back here.
+        """
+        if stored.format in ("file", "folder"):
+            return self._files.get(stored)
+        format = self._format(stored)
+        data = self._fetched(stored, format)
+        try:
+            return format.load(data)
+        except Exception as error:
+            # Sound bytes that do not load: a class that is gone, another release of a library.
+            raise damaged(self._url(stored), stored, f"{type(error).__name__}: {error}") from error
+
+    def has(self, stored: StoredValue) -> bool:
+        """Tell whether the bytes are there, without reading them."""
+        if stored.inline is not None:
+            return True
+        name = self._name(stored)
+        if stored.format in ("file", "folder"):
+            if self._remote is not None:
+                return self._remote.exists(self._files.marker(stored))
+            return self._local.exists(name)
+        if self._remote is not None:
+            return self._remote.exists(name)
+        facts = self._local.stat(name)
+        return facts is not None and facts.st_size == stored.size
+
+    def verify(self, stored: StoredValue) -> None:
+        """Read the bytes again and compare the checksum, whatever is remembered of them.
+
+        Raises:
+            ValueMissing: they are gone.
+            ValueDamaged: they do not match.
+        """
+        if stored.inline is None:
+            self._sound.forget(self._local.path(self._name(stored)))
+        if stored.format in ("file", "folder"):
+            self._files.get(stored)
+        else:
+            self._fetched(stored, self._format(stored))
+
+    def local_path(self, stored: StoredValue) -> str | None:
+        """The file or folder on this machine, fetched if need be; `None` for an inline value.
+
+        It is read-only and belongs to the store. Open it, but do not change it.
+        """
+        if stored.inline is not None:
+            return None
+        if stored.format in ("file", "folder"):
+            return self._files.path(stored)
+        return self._present(stored)
+
+    def _write(self, stored: StoredValue, format: Format, parts: Sequence[Part]) -> None:
+        name = self._name(stored)
+        path = self._local.path(name)
+        known = self._sound.is_known(path)
+        if not self._stands(stored, format):
+            self._sound.note(path, self._local.write(name, flattened(parts)), stored.checksum)
+        if self._remote is None or (known and self._remote.exists(name)):
+            return
+        if stored.size < UPLOAD_ABOVE:
+            self._remote.replace(name, b"".join(flattened(parts)))
+        else:
+            self._remote.upload(path, name)
+        limit_of(self._local.folder).added(stored.size)
+
+    def _stands(self, stored: StoredValue, format: Format) -> bool:
+        """Tell whether sound bytes of this checksum are already on this machine."""
+        facts = self._local.stat(self._name(stored))
+        if facts is None or facts.st_size != stored.size:
+            return False
+        path = self._local.path(self._name(stored))
+        known = self._sound.checksum(path, facts)
+        if known is not None:
+            return known == stored.checksum
+        with open(path, "rb", buffering=0) as file:
+            data = _mapped(file.fileno(), stored.size, writable=False)
+        return _checksum_in(data, format) == stored.checksum
+
+    def _fetched(self, stored: StoredValue, format: Format) -> memoryview:
+        """Give checked bytes. A remote value is fetched once more if they are damaged.
+
+        If they are again, the remote object is removed, so that the value is written when it is
+        stored again: whoever does that, maybe elsewhere, does not look at what stands there.
+        """
+        try:
+            return self._read(stored, format)
+        except ValueDamaged:
+            if self._remote is None or stored.inline is not None:
+                raise
+        self._drop_copy(stored)
+        try:
+            return self._read(stored, format)
+        except ValueDamaged:
+            self._drop_copy(stored)
+            self._remote.delete(self._name(stored))
+            raise
+
+    def _drop_copy(self, stored: StoredValue) -> None:
+        name = self._name(stored)
+        self._local.delete(name)
+        self._sound.forget(self._local.path(name))
+
+    def _read(self, stored: StoredValue, format: Format) -> memoryview:
+        """Give checked bytes: writable and private where the format keeps views of them."""
+        if stored.inline is not None:
+            data = memoryview(bytearray(stored.inline) if format.maps else stored.inline)
+            self._check(stored, _checksum_in(data, format))
+            return data
+        path = self._present(stored)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                facts = os.fstat(file.fileno())
+                if facts.st_size != stored.size:
+                    raise damaged(path, stored, f"{facts.st_size} bytes instead of {stored.size}")
+                if stored.size <= MAP_ABOVE:
+                    data = memoryview(bytearray(file.read()))
+                else:
+                    data = _mapped(file.fileno(), stored.size, writable=format.maps)
+        except FileNotFoundError as error:
+            raise lost(path, stored) from error
+        if stored.size <= MAP_ABOVE or self._sound.checksum(path, facts) != stored.checksum:
+            self._check(stored, _checksum_in(data, format))
+            self._sound.note(path, facts, stored.checksum)
+        return data
+
+    def _check(self, stored: StoredValue, found: str) -> None:
+        if found != stored.checksum:
+            raise damaged(self._url(stored), stored, found)
+
+    def _present(self, stored: StoredValue) -> str:
+        name = self._name(stored)
+        if self._remote is not None and not self._local.exists(name):
+            with self._local.writing(name) as (_, temporary):
+                if not self._remote.download(name, temporary):
+                    raise lost(self._url(stored), stored)
+                os.chmod(temporary, READ_ONLY)
+            limit_of(self._local.folder).added(stored.size)
+        return self._local.path(name)
+
+    def _name(self, stored: StoredValue) -> str:
+        if stored.format in ("file", "folder"):
+            return self._files.name(stored)
+        return f"values/{stored.checksum[:2]}/{stored.checksum}{self._format(stored).suffix}"
+
+    def _url(self, stored: StoredValue) -> str:
+        if stored.inline is not None:
+            return "in the record"
+        return f"{(self._remote or self._local).url}/{self._name(stored)}"
+
+    def _format(self, stored: StoredValue) -> Format:
+        format = format_named(stored.format)
+        if format is None:
+            raise damaged("", stored, f"no format {stored.format!r} is registered here")
+        return format
+
+
+def as_stored(value: object) -> object:
+    """Give a value as a reader of the store would get it; nothing is written.
+
+    Raises:
+        Unstorable: it cannot be read back as what it is.
+    """
+    buffers = Buffers()
+    identity, _ = _identified(value, buffers)
+    format, parts = _dumped(value, identity, buffers)
+    return format.load(memoryview(bytearray(b"".join(flattened(parts)))))
+
+
+def _identified(
+    value: object, buffers: Buffers, storing: bool = False
+) -> tuple[str, tuple[str, ...]]:
+    """The digest of a value, and the distributions that own the types in it."""
+    try:
+        if type(value) in _WITHOUT_OWNERS:
+            return digest(value, buffers=buffers), ()
+        identity, owned = digest_and_owners(value, buffers=buffers, storing=storing)
+    except Undigestible as error:
+        raise Unstorable(error.path, error.type, error.why) from error
+    return identity, tuple(sorted(owned))
+
+
+def checksum_of(parts: Sequence[Part], buffers: Buffers) -> str:
+    """Hash over the lengths and hashes of the parts."""
+    pieces = [_PARTS]
+    for part in parts:
+        size = sum(map(len, part)) if isinstance(part, Chunks) else len(part)
+        pieces += [size.to_bytes(8, "little"), _hash_of(part, size, buffers)]
+    return blake3(b"".join(pieces)).hexdigest()
+
+
+def _hash_of(part: Part, size: int, buffers: Buffers) -> bytes:
+    if isinstance(part, Chunks):
+        hasher = blake3()
+        for chunk in part:
+            hasher.update(chunk)
+        return hasher.digest()
+    if size < HASH_ALONE_BELOW:
+        return blake3(part).digest()
+    return buffers.hash(part)
+
+
+def _checksum_in(data: memoryview, format: Format) -> str:
+    return checksum_of(format.split(data), Buffers())
+
+
+def _mapped(handle: int, size: int, *, writable: bool) -> memoryview:
+    """Map a file; writes to a writable map stay with whoever holds it."""
+    access = mmap.ACCESS_COPY if writable else mmap.ACCESS_READ
+    return memoryview(mmap.mmap(handle, size, access=access))
+
+
+def _dumped(value: object, identity: str, buffers: Buffers) -> tuple[Format, Sequence[Part]]:
+    """Turn a value into bytes by the first format that keeps it."""
+    why = ""
+    for format in formats_for(value):
+        if not format.accepts(value):
+            continue
+        try:
+            parts = format.parts(value)
+        except Unstorable:
+            raise
+        except Exception as error:
+            # A library's own writer met what it cannot write; the next format may.
+            why = f"it cannot be stored as {format.name} ({type(error).__name__}: {error})"
+            continue
+        why = "" if format.exact(value) else _lost_by(format, parts, identity, buffers)
+        if not why:
+            return format, parts
+    raise Unstorable("", type_name(value), why)
+
+
+def _lost_by(format: Format, parts: Sequence[Part], identity: str, buffers: Buffers) -> str:
+    """Read a value back before it is stored; empty if it is still the same, else what is wrong."""
+    try:
+        again = digest(format.rehearse(parts), buffers=buffers)
+    except Exception as error:
+        # Objects raise what they like when they are read back.
+        return f"it can be stored but not read back ({type(error).__name__}: {error})"
+    return "" if again == identity else "reading it back gives another value"
