@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import abc
 import ast
-import collections
 import dataclasses
 import enum
 import functools
@@ -236,7 +235,7 @@ def _is_written(cls: type, name: str) -> bool:
     return (
         name != "__new__"
         and isinstance(function, types.FunctionType)
-        and function.__globals__ is not vars(collections)
+        and function.__globals__.get("__name__") != "collections"  # of by-value copies, too
     )
 
 
