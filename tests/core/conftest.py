@@ -6,8 +6,19 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from hypothesis import HealthCheck, settings
 
 from prefect_mlpipe.core.store import Store
+
+# The same examples every time; with MLPIPE_TESTS_SEARCH=1 others, to find what nobody thought of.
+settings.register_profile(
+    "core",
+    derandomize=os.environ.get("MLPIPE_TESTS_SEARCH") != "1",
+    deadline=None,
+    max_examples=30,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("core")
 
 
 @pytest.fixture

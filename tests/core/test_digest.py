@@ -13,12 +13,9 @@ import fractions
 import functools
 import json
 import operator
-import os
 import pathlib
 import pickle
 import re
-import subprocess
-import sys
 import types
 import uuid
 import zoneinfo
@@ -612,34 +609,6 @@ GOLDEN = Path(__file__).parent / "golden" / "digests.json"
 def test_golden_digests_hold() -> None:
     found = {name: digest(value) for name, value in golden_values().items()}
     assert found == json.loads(GOLDEN.read_text())
-
-
-ELSEWHERE = """
-import json, sys
-from tests.core.golden.values import golden_values, with_own_types
-from prefect_mlpipe.core.digest import digest
-from prefect_mlpipe.core.code import CodeReader
-values = {**golden_values(), **with_own_types()}
-found = {name: digest(value) for name, value in values.items()}
-print(json.dumps([found, CodeReader().read(golden_values).digest]))
-"""
-
-
-def test_every_process_finds_the_same_whatever_its_hash_seed() -> None:
-    found = set()
-    root = Path(__file__).parents[2]
-    for seed in ("1", "77"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root)}
-        done = subprocess.run(
-            [sys.executable, "-c", ELSEWHERE],
-            env=environment,
-            cwd=root,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        found.add(done.stdout)
-    assert len(found) == 1
 
 
 def test_owners_are_the_distributions_of_types_at_any_depth() -> None:

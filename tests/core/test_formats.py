@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_mlpipe.core.digest import digest
@@ -32,12 +32,6 @@ from prefect_mlpipe.core.formats.registry import format_named, formats_for, regi
 from prefect_mlpipe.core.store import Store
 from tests.core.formatting import dumped, name_of_format, round_trip
 from tests.core.strategies import NAMES, arrays, columns, frames, json_like, plain
-
-settings.register_profile(
-    "formats", deadline=None, max_examples=30, suppress_health_check=list(HealthCheck)
-)
-settings.load_profile("formats")
-
 
 # --- every format keeps every value that it says it keeps ----------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -36,20 +35,6 @@ def test_digests_of_code_and_keys_are_those_of_the_golden_file_of_this_python() 
     if sys.flags.optimize:
         pytest.skip("optimised code has keys of its own")
     assert not changed(KEYS, found_keys())
-
-
-def test_a_process_of_its_own_finds_the_same(tmp_path: Path) -> None:
-    script = (
-        "import json; from tests.core.golden.keys import found_keys as f; print(json.dumps(f()))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "ignore", "-c", script],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == found_keys()
 
 
 def test_a_difference_names_what_differs_and_says_what_to_do(tmp_path: Path) -> None:

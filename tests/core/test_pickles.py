@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from prefect_mlpipe.core.formats.base import Unstorable
@@ -45,6 +46,21 @@ def test_what_cannot_be_pickled_says_where_it_is(
     assert caught.value.path == path
     assert caught.value.type == type_
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=">i2").reshape(3, 2)[:, 0],
+        np.array("NaT", dtype=">M8[Y]"),
+        np.array([1, 2], dtype=">m8[s]"),
+    ],
+    ids=["scattered", "a time", "durations"],
+)
+def test_arrays_inside_other_values_keep_the_order_of_their_bytes(array: Any) -> None:
+    (again,) = round_trip([array])
+    assert again.dtype.str == array.dtype.str
+    assert again.tobytes() == array.tobytes()
 
 
 def test_an_unstorable_error_travels() -> None:

@@ -39,7 +39,21 @@ def of_other(value: Any) -> Any:
     kind = type(value)
     if kind is types.MappingProxyType:
         return types.MappingProxyType, (dict(value),)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and kind is numpy.ndarray and not value.dtype.isnative:
+        return _of_swapped(numpy.require(value, requirements="C"))
     masked = sys.modules.get("numpy.ma")
     if masked is not None and issubclass(kind, masked.MaskedArray) and value.hardmask:
         return operator.methodcaller("harden_mask"), (value.copy().soften_mask(),)
     return NotImplemented
+
+
+def _of_swapped(array: Any) -> Any:
+    """Take an array apart whose bytes are not in this machine's order.
+
+    Times, and arrays that lie scattered, numpy writes in an older way, which forgets that order.
+    """
+    if array.dtype.kind in "mM":
+        numbers = array.view(f"{array.dtype.byteorder}i8")
+        return operator.methodcaller("view", array.dtype), (numbers,)
+    return array.__reduce_ex__(5)
