@@ -145,7 +145,7 @@ class Conduct:
         except stops:
             engine.abandon("Cancelled", "the run was cancelled")
             raise
-        except Exception:
+        except Exception:  # whatever it was: nothing stays running, and it is raised again
             engine.abandon("Cancelled", "the run failed")
             raise
         except BaseException as error:

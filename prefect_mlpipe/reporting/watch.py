@@ -138,12 +138,12 @@ class RunWatch:
             ).json()
             if answer["state_type"] not in _CANCELLED or self._closed.is_set():
                 return False
-        except Exception:
+        except Exception:  # the next look may succeed; trouble with the API never ends a run
             self._logger.debug("The state of the flow run could not be read", exc_info=True)
             return False
         try:
             self._on_cancel()
-        except Exception:
+        except Exception:  # a thread has nobody to raise to: the run's log has to say it
             self._logger.exception("The flow run is cancelled, but stopping its steps failed")
         return True
 

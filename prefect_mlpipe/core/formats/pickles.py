@@ -283,7 +283,7 @@ def _unpicklable(value: object, error: Exception) -> Unstorable:
     def fails(item: object) -> bool:
         try:
             _Pickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: None).dump(item)
-        except Exception:
+        except Exception:  # objects raise what they like; which one does is what is asked
             return True
         return False
 
@@ -299,7 +299,7 @@ def _located(refused: Unstorable, value: object) -> Unstorable:
             _Pickler(io.BytesIO(), protocol=5, buffer_callback=lambda buffer: None).dump(item)
         except Unstorable:
             return True
-        except Exception:
+        except Exception:  # another thing is wrong with it than what is looked for
             return False
         return False
 
