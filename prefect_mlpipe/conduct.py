@@ -178,11 +178,12 @@ class Conduct:
 
     def _leave(self, document: dict[str, Any], engine: Engine, error: BaseException | None) -> None:
         try:
-            self.store.write_run(
+            document["segment"] = self._segment(engine)
+            self.store.runs.write(
                 self.info.pipeline, self.info.id, document, started=document["started"]
             )
             for function, latest in _latest(engine).items():
-                self.store.write_latest(function, latest)
+                self.store.latest.write(function, latest)
             self.store.sync()
             self.reporter.ended(document)
         except StoreUnavailable:
@@ -190,6 +191,14 @@ class Conduct:
                 raise
         finally:
             self.reporter.close()
+
+    def _segment(self, engine: Engine) -> str | None:
+        """Keep the records of this run together where each costs a request of its own."""
+        if self.store.is_local:
+            return None
+        runs = engine.all_runs()
+        records = [run.record for run in runs if run.record is not None and run.node.step.cached]
+        return self.store.segments.write(records)
 
 
 def _reached(engine: Engine, output: Output) -> Any:

@@ -48,7 +48,7 @@ MEANINGS = {
 }
 OF_RECORDS = {
     "value missing": "The last run left a record, and it is not in the store any more.",
-    "value damaged": "The last run left a record, and its bytes do not match their checksum.",
+    "value damaged": "The last run left a record, and it cannot be believed.",
 }
 
 
@@ -86,7 +86,7 @@ def side_of(store: Store, manifest: Mapping[str, Any], run: Mapping[str, Any] | 
 def side_of_record(store: Store, record: Record) -> Side:
     """Return a step as the run that left a record saw it."""
     where = record.provenance
-    run = store.read_run(str(where.get("pipeline")), str(where.get("run_id")))
+    run = store.runs.read(str(where.get("pipeline")), str(where.get("run_id")))
     name = f"run {where.get('run')} of {moment(record.created)}"
     return side_of(store, record.manifest, run)._replace(run=name)
 
@@ -98,7 +98,7 @@ def moment(seconds: float) -> str:
 
 def code_in(store: Store, code: str) -> KeptCode | None:
     """Return what the store keeps of some code."""
-    document = store.read_code(code) if code else None
+    document = store.codes.read(code) if code else None
     return None if document is None else KeptCode.from_json(document)
 
 
@@ -184,9 +184,9 @@ def _code_blocks(old: KeptCode | None, new: KeptCode | None, store: Store) -> It
         if label not in new.parts:
             yield [f"{label}: no longer reached"]
         elif was is None:
-            yield [f"{label}: newly reached", *_added(new.look(label, store.read_code))]
+            yield [f"{label}: newly reached", *_added(new.look(label, store.codes.read))]
         else:
-            looks = old.look(was, store.read_code), new.look(label, store.read_code)
+            looks = old.look(was, store.codes.read), new.look(label, store.codes.read)
             yield _diffed(was, label, *looks)
 
 

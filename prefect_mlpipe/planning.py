@@ -125,7 +125,7 @@ class Planner:
 
         def look_up(digest: str) -> KeptCode | None:
             known = read.get(digest)
-            return None if known is None else kept(known, before.manifest["code"], store.read_code)
+            return None if known is None else kept(known, before.manifest["code"], store.codes.read)
 
         manifest = run.manifest._replace(described=facts)
         now = Side(manifest, look_up, lambda source: values_in(self._document(), source))

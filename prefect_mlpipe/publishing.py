@@ -55,7 +55,7 @@ def publish(value: Any, *, name: str, alias: str | None = None) -> None:
         "pipeline": here.pipeline,
         "published": time.time(),
     }
-    store.write_published(name, version, document, alias)
+    store.published.write(name, version, document, alias)
     _materialize(name, version, alias)
 
 
@@ -71,7 +71,7 @@ def published(name: str, version: str = "latest", *, store: str | Store | None =
         RunNotFound: nothing was published so.
     """
     place = open_store(store)
-    document = place.read_published(name, version)
+    document = place.published.read(name, version)
     if document is None:
         raise RunNotFound(
             f"Nothing was published as '{name}', version '{version}'.",

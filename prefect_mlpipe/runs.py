@@ -50,17 +50,29 @@ class Baseline:
     def __init__(self, store: Store, pipeline: str) -> None:
         self._store = store
         self._pipeline = pipeline
-        self._nodes: Mapping[str, Json] | None = None
+        self._run: Mapping[str, Json] | None = None
+        self._nodes: Mapping[str, Json] = {}
         self._latest: dict[str, Record | None] = {}
         self.compared: dict[str, str] = {}
 
     def key(self, node: str) -> str | None:
         """Return the key that a node had when it last succeeded in this pipeline."""
-        if self._nodes is None:
-            document = self._store.last_run(self._pipeline) or {"nodes": []}
-            self._nodes = {entry["name"]: entry for entry in document["nodes"]}
+        self._last_run()
         entry = self._nodes.get(node)
         return entry["key"] or entry["earlier_key"] if entry else None
+
+    def _last_run(self) -> Mapping[str, Json]:
+        if self._run is None:
+            self._run = self._store.runs.last(self._pipeline) or {"nodes": []}
+            self._nodes = {entry["name"]: entry for entry in self._run["nodes"]}
+        return self._run
+
+    def records(self) -> dict[str, Record]:
+        """Return the records of the last run by key, if its store keeps them together."""
+        if self._store.is_local:
+            return {}
+        segment = self._last_run().get("segment")
+        return self._store.segments.read(segment) if segment else {}
 
     def record(self, node: Node) -> Record | None:
         """Return the record to compare a node with, `None` if there never was one."""
@@ -75,13 +87,13 @@ class Baseline:
 
     def _record(self, node: Node) -> Record | None:
         key = self.key(node.name)
-        found = self._store.read_record(key) if key else None
+        found = self._store.records.read(key) if key else None
         if found is not None and found.manifest["function"] == node.step.qualified_name:
             return found
         function = node.step.qualified_name
         if function not in self._latest:
-            latest = self._store.read_latest(function)
-            self._latest[function] = self._store.read_record(latest["key"]) if latest else None
+            latest = self._store.latest.read(function)
+            self._latest[function] = self._store.records.read(latest["key"]) if latest else None
         # Else what stood at this place: a function of the same code may have left the record.
         return self._latest[function] or found
 
@@ -227,7 +239,7 @@ class StepResult:
             return "skipped, because a step above it has no output"
         if self.state != "reused":
             return f"ran in {took}" if self.state == "ran" else self.state
-        record = self._store.read_record(self.key) if self.key else None
+        record = self._store.records.read(self.key) if self.key else None
         made = f", made {moment(record.created)} in {took}" if record is not None else ""
         source = f" from run {self.reused_from}" if self.reused_from else ""
         source += ", which was waited for" if self.reasons else ""
@@ -252,11 +264,11 @@ class StepResult:
 
     def _before(self) -> Side | None:
         earlier = self._entry["earlier_key"]
-        record = self._store.read_record(earlier) if earlier else None
+        record = self._store.records.read(earlier) if earlier else None
         return None if record is None else side_of_record(self._store, record)
 
     def _now(self) -> Side | None:
-        record = self._store.read_record(self.key) if self.key else None
+        record = self._store.records.read(self.key) if self.key else None
         found = self._entry["manifest"] if record is None else record.manifest
         return None if found is None else side_of(self._store, found, self._document)
 
@@ -371,8 +383,8 @@ class Runs:
         self._parameters = frozenset(parameters)
 
     def __iter__(self) -> Iterator[Run]:
-        for run_id in self._store.list_runs(self._pipeline):
-            document = self._store.read_run(self._pipeline, run_id)
+        for run_id in self._store.runs.ids(self._pipeline):
+            document = self._store.runs.read(self._pipeline, run_id)
             if document is not None:
                 yield Run(self._store, document)
 
@@ -413,7 +425,7 @@ class Runs:
         Raises:
             RunNotFound: there is none in this store.
         """
-        document = self._store.last_run(self._pipeline)
+        document = self._store.runs.last(self._pipeline)
         if document is None:
             raise RunNotFound(
                 f"Pipeline '{self._pipeline}' has no run in this store.",
@@ -428,7 +440,7 @@ class Runs:
         Raises:
             RunNotFound: there is no such run in this store.
         """
-        document = self._store.read_run(self._pipeline, str(run_id))
+        document = self._store.runs.read(self._pipeline, str(run_id))
         if document is not None:
             return Run(self._store, document)
         for run in self:

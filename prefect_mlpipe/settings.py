@@ -12,13 +12,15 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     PyprojectTomlConfigSettingsSource,
     SettingsConfigDict,
 )
+
+from prefect_mlpipe.core.storing.seals import SHORTEST_KEY
 
 Failures = Literal["finish", "stop", "cancel"]
 
@@ -34,6 +36,8 @@ class Settings(BaseSettings):
     Attributes:
         store: any fsspec URL or a local path. Default `$PREFECT_HOME/mlpipe`.
         cache: a folder of this machine: copies of remote values, and which files were read before.
+        signing_key: a secret of 16 characters or more, the same for all who use the store: what is
+            not signed with it is not believed. For the environment, not for a file in a repository.
         failures: what happens to the rest of a run when a step fails.
         max_workers: threads of the default compute; default as `concurrent.futures` chooses.
         progress: show what a run is doing on the terminal.
@@ -51,6 +55,7 @@ class Settings(BaseSettings):
 
     store: str = Field(default_factory=lambda: _in_prefect_home("mlpipe"))
     cache: str = Field(default_factory=lambda: _in_prefect_home("mlpipe-cache"))
+    signing_key: SecretStr | None = Field(default=None, min_length=SHORTEST_KEY)
     failures: Failures = "finish"
     max_workers: int | None = Field(default=None, ge=1)
     progress: bool = True

@@ -373,7 +373,7 @@ def test_an_uncached_step_leaves_a_record_that_nobody_finds(project: Project) ->
     p.local()
     assert project.ran() == ["f", "f"]
     key = p.runs.last()["f"].key
-    assert project.store.read_record(key) is not None
+    assert project.store.records.read(key) is not None
     built(True).local()
     assert project.ran() == ["f"]
 
@@ -563,7 +563,7 @@ def test_secrets_are_left_out_of_the_key_and_never_shown(project: Project) -> No
     owned.local(SecretStr("hunter3"))
     assert project.ran() == ["fetch"]
     run = owned.runs.last()
-    record = project.store.read_record(run["fetch"].key)
+    record = project.store.records.read(run["fetch"].key)
     assert record is not None
     assert record.manifest["shown"]["token"] == "***"
     texts = [path.read_bytes() for path in project.folder.rglob("*") if path.is_file()]

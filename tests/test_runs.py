@@ -125,7 +125,7 @@ def test_the_summary_says_why_in_the_words_of_the_reasons(project: Project) -> N
     owned.local(4)
     owned.local(5)
     run = owned.runs.last()
-    document = project.store.read_run("digits", run.id)
+    document = project.store.runs.read("digits", run.id)
     assert document is not None
     rows = {row.step: row for row in summary_rows(document["nodes"])}
     assert rows["load"].why == "; ".join(map(str, run["load"].reasons))

@@ -6,6 +6,8 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     values/3f/3f9c….npy                        a stored value; small ones stand in their record
     values/3f/3f9c…/digits.csv                 a stored file or folder
     records/41/41d0a2…                         what the step with this key left
+    segments/<digest>.jsonl, moved/<key>       copies of a run's records in one object; which of
+                                               them do not stand any more (remote stores only)
     code/7a/7ab3…                              the parts of some code, to explain changes
     latest/helpers.clean.json                  the latest manifest of a function
     published/digits/versions/…, aliases/…     published values by name
@@ -13,25 +15,15 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     watches/<name>.json                        what a watcher of data has seen
     leases/41d0a2…, leases/holders/<token>     which run computes a key just now, and that it lives
 
-A record is written with its own checksum before it, so that a torn one is never believed; that is
-why records are created in place, without a temporary file, at half the cost. The first record of a
-key stands unless it is replaced on purpose.
+All but values, segments and leases are sealed documents (`core.storing.seals`).
 
 All methods are cross-thread and cross-process safe.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-import time
-from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, unquote
-
-import orjson
-from blake3 import blake3
 
 from prefect_mlpipe.core.digest import Buffers
 from prefect_mlpipe.core.leases.leases import Leases, LocalLeases
@@ -40,24 +32,18 @@ from prefect_mlpipe.core.places import copies
 from prefect_mlpipe.core.places.backends import Backend, LocalBackend
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.places.stat_index import StatIndex
-from prefect_mlpipe.core.record import Record, StoredValue
+from prefect_mlpipe.core.record import StoredValue
+from prefect_mlpipe.core.storing.codes import Codes
+from prefect_mlpipe.core.storing.documents import Documents, Drawer
+from prefect_mlpipe.core.storing.place import Place
+from prefect_mlpipe.core.storing.published_values import Published
+from prefect_mlpipe.core.storing.records import Records
+from prefect_mlpipe.core.storing.run_manifests import RunManifests
+from prefect_mlpipe.core.storing.seals import Seal
+from prefect_mlpipe.core.storing.segments import Segments
 from prefect_mlpipe.core.storing.soundness import Soundness
 from prefect_mlpipe.core.storing.stored_values import Values
 from prefect_mlpipe.errors import StoreUnavailable
-
-logger = logging.getLogger(__name__)
-
-LAYOUT = 1
-CACHEDIR_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
-# A prefect_mlpipe store: stored values and records, all of which can be computed again.
-"""
-TORN_ATTEMPTS = 5
-TORN_WAIT_S = 0.002
-LONGEST_NAME = 120
-
-_HEAD = b'{"checksum":"'
-_BODY = b'","record":'
-_BODY_AT = len(_HEAD) + 64 + len(_BODY)
 
 
 class Store:
@@ -66,13 +52,25 @@ class Store:
     Store("/data/mlpipe")             # a folder; also file:///data/mlpipe
     Store("s3://ml/store", key=...)   # any fsspec URL; options go to fsspec
 
-    Making one touches nothing. Pickles of it carry the URL and the options.
+    Making one touches nothing. Pickles of it carry the URL, the options and the signing key.
 
     Args:
         url: a folder or an fsspec URL.
         cache_folder: where copies of remote values are kept on this machine.
         stat_index: where it is remembered which files were checked; default: within the cache.
+        signing_key: a secret of 16 characters or more, the same for all who use the store. With
+            one, whatever has no signature of it is not believed, and nothing is unpickled that
+            such a document refers to.
         storage_options: given to fsspec as they are; never printed.
+
+    Attributes:
+        records: what executed steps left, by key.
+        runs: run manifests.
+        published: published values.
+        codes: what is kept of code, by digest.
+        latest: the latest manifest of a function.
+        watches: what watchers of data have seen.
+        segments: copies of records, for reruns on a remote store.
     """
 
     def __init__(
@@ -81,10 +79,12 @@ class Store:
         *,
         cache_folder: str | None = None,
         stat_index: StatIndex | None = None,
+        signing_key: str | None = None,
         **storage_options: Any,
     ) -> None:
         self.url = os.fspath(url)
         self._options = storage_options
+        self._signing_key = signing_key
         self._cache_folder = cache_folder or default_cache_folder()
         self._given_index = stat_index
         self.stat_index = stat_index or StatIndex(self._cache_folder)
@@ -98,12 +98,20 @@ class Store:
 
     def _attach(self, backend: Backend, local: LocalBackend, remote: RemoteBackend | None) -> None:
         self._backend = backend
+        self._place = Place(backend)
         self._values = Values(local, remote, Soundness(self.stat_index))
-        self._lock = threading.Lock()
-        self._opened = self._begun = False
-        self._codes: set[str] = set()
-        self._damaged: set[str] = set()
-        self._run_names: dict[tuple[str, str], str] = {}
+        documents = Documents(self._place, Seal(self._signing_key))
+        self.segments = Segments(documents)
+        self.records = Records(documents, self._moving)
+        self.runs = RunManifests(documents)
+        self.published = Published(documents)
+        self.codes = Codes(documents)
+        self.latest = Drawer(documents, "latest")
+        self.watches = Drawer(documents, "watches")
+
+    def _moving(self, key: str) -> None:
+        if not self.is_local:  # a local store has no segments that could be out of date
+            self.segments.moving(key)
 
     @property
     def is_local(self) -> bool:
@@ -114,7 +122,11 @@ class Store:
         return f"Store({self.url!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = {**self._options, "cache_folder": self._cache_folder}
+        options = {
+            **self._options,
+            "cache_folder": self._cache_folder,
+            "signing_key": self._signing_key,
+        }
         return _restored, (self.url, options, self._given_index)
 
     # --- values -------------------------------------------------------------------------------
@@ -132,7 +144,7 @@ class Store:
             Unstorable: it cannot be read back as what it is; says where and why.
             StoreUnavailable: the store cannot be written.
         """
-        self._begin()
+        self._place.writing()
         return self._values.put(value, buffers, inline)
 
     def get(self, value: StoredValue) -> Any:
@@ -148,7 +160,7 @@ class Store:
         """Tell whether the bytes are there, without reading them."""
         return self._values.has(value)
 
-    def verify(self, value: StoredValue) -> None:
+    def check(self, value: StoredValue) -> None:
         """Read the bytes again and compare the checksum, whatever is remembered of them.
 
         Raises:
@@ -164,60 +176,7 @@ class Store:
         """
         return self._values.local_path(value)
 
-    # --- records ------------------------------------------------------------------------------
-
-    def read_record(self, key: str) -> Record | None:
-        """Give the record of a key, `None` where there is none that can be believed."""
-        self._open()
-        name = _record_name(key)
-        data = self._backend.read(name)
-        return None if data is None else self._believed(key, data)
-
-    def read_records(self, keys: Sequence[str]) -> dict[str, Record]:
-        """Give the records that there are; of a remote store, all in one call."""
-        self._open()
-        names = {_record_name(key): key for key in keys}
-        found = {
-            names[name]: self._believed(names[name], data)
-            for name, data in self._backend.read_many(list(names)).items()
-        }
-        return {key: record for key, record in found.items() if record is not None}
-
-    def write_record(self, record: Record, *, replace: bool = False) -> Record:
-        """Write a record, and give the one that stands: the first of a key, unless `replace`."""
-        self._begin()
-        name, data = _record_name(record.key), _sealed(record)
-        if replace:
-            self._backend.replace(name, data)
-            return record
-        if self._backend.create(name, data):
-            return record
-        standing = self._standing(record.key)
-        if standing is None:  # torn by a writer that was killed
-            self._backend.replace(name, data)
-        return standing or record
-
-    def _standing(self, key: str) -> Record | None:
-        """Read a record that another writer may be about to finish."""
-        for attempt in range(TORN_ATTEMPTS):
-            if attempt:
-                time.sleep(TORN_WAIT_S)
-            data = self._backend.read(_record_name(key))
-            record = data and _unsealed(key, data)
-            if record:
-                return record
-        return None
-
-    def _believed(self, key: str, data: bytes) -> Record | None:
-        record = _unsealed(key, data) or self._standing(key)
-        if record is None and key not in self._damaged:
-            logger.warning("the record of key %s in %s is damaged and not used", key, self.url)
-            self._damaged.add(key)
-        return record
-
-    def was_damaged(self, key: str) -> bool:
-        """Tell whether the record of a key was read here and found to be damaged."""
-        return key in self._damaged
+    # --- the place itself ------------------------------------------------------------------------
 
     def leases(self, run: str, pipeline: str) -> Leases:
         """Give the leases of a run, none of which is taken yet; close them when it has ended.
@@ -231,145 +190,13 @@ class Store:
         assert isinstance(self._backend, RemoteBackend)
         return RemoteLeases(self._backend, run, pipeline)
 
-    # --- code, and the latest manifest of a function --------------------------------------------
-
-    def has_code(self, code_digest: str) -> bool:
-        """Tell whether there is something that `write_code` kept."""
-        if code_digest in self._codes:
-            return True
-        self._open()
-        if self._backend.exists(f"code/{code_digest[:2]}/{code_digest}"):
-            self._codes.add(code_digest)
-            return True
-        return False
-
-    def write_code(self, code_digest: str, parts: Mapping[str, Any]) -> None:
-        """Keep the parts of some code, digests and looks, once."""
-        if code_digest in self._codes:
-            return
-        self._begin()
-        name = f"code/{code_digest[:2]}/{code_digest}"
-        if not (self.is_local and self._backend.exists(name)):
-            self._backend.replace(name, orjson.dumps(dict(parts)))
-        self._codes.add(code_digest)
-
-    def read_code(self, code_digest: str) -> dict[str, Any] | None:
-        """Give what `write_code` kept."""
-        return self._document(f"code/{code_digest[:2]}/{code_digest}")
-
-    def write_latest(self, function: str, document: Mapping[str, Any]) -> None:
-        """Keep the latest manifest of a function, in place of the one before."""
-        self._begin()
-        self._backend.replace(f"latest/{_quoted(function)}.json", orjson.dumps(dict(document)))
-
-    def read_latest(self, function: str) -> dict[str, Any] | None:
-        """Give the latest manifest of a function."""
-        return self._document(f"latest/{_quoted(function)}.json")
-
-    # --- what a watcher of data has seen ---------------------------------------------------------
-
-    def write_watch(self, name: str, document: Mapping[str, Any]) -> None:
-        """Keep what a watcher has seen, in place of what it had seen before."""
-        self._begin()
-        self._backend.replace(f"watches/{_quoted(name)}.json", orjson.dumps(dict(document)))
-
-    def read_watch(self, name: str) -> dict[str, Any] | None:
-        """Give what `write_watch` kept."""
-        return self._document(f"watches/{_quoted(name)}.json")
-
-    # --- published values ------------------------------------------------------------------------
-
-    def write_published(
-        self, name: str, version: str, document: Mapping[str, Any], alias: str | None = None
-    ) -> None:
-        """Keep a version of a published value, once, and let an alias point to it."""
-        self._begin()
-        folder = f"published/{_quoted(name)}"
-        if not self._backend.exists(f"{folder}/versions/{version}.json"):
-            self._backend.replace(f"{folder}/versions/{version}.json", orjson.dumps(dict(document)))
-        for pointer in {"latest", alias or "latest"}:
-            self._backend.replace(f"{folder}/aliases/{_quoted(pointer)}", version.encode())
-
-    def read_published(self, name: str, version: str) -> dict[str, Any] | None:
-        """Give a version of a published value, by version or alias."""
-        self._open()
-        folder = f"published/{_quoted(name)}"
-        found = self._backend.read(f"{folder}/aliases/{_quoted(version)}")
-        version = found.decode() if found is not None else version
-        return self._document(f"{folder}/versions/{_quoted(version)}.json")
-
-    # --- runs ---------------------------------------------------------------------------------
-
-    def write_run(
-        self,
-        pipeline: str,
-        run_id: str,
-        document: Mapping[str, Any],
-        *,
-        started: float | None = None,
-    ) -> None:
-        """Write the manifest of a run; written again, it is replaced.
-
-        Args:
-            started: when the run started, in seconds since the epoch; runs are listed by it. Give
-                the same at every write of a run. Default: the time of the first write, which has
-                to be looked for.
-        """
-        self._begin()
-        folder = f"runs/{_quoted(pipeline)}"
-        name = None if started is not None else self._run_name(pipeline, run_id)
-        if name is None:
-            began = time.time() if started is None else started
-            name = f"{int(began * 1000):013d}-{_quoted(run_id)}.json"
-        self._run_names[pipeline, run_id] = name
-        self._backend.replace(f"{folder}/{name}", orjson.dumps(dict(document)))
-        last = self._backend.read(f"{folder}/last")
-        if last is None or last < name.encode():
-            self._backend.replace(f"{folder}/last", name.encode())
-
-    def read_run(self, pipeline: str, run_id: str) -> dict[str, Any] | None:
-        """Give the manifest of a run."""
-        name = self._run_name(pipeline, run_id)
-        return self._document(f"runs/{_quoted(pipeline)}/{name}") if name else None
-
-    def list_runs(self, pipeline: str) -> list[str]:
-        """Give the ids of the runs of a pipeline, newest first."""
-        return [_run_id(name) for name in self._listed_runs(pipeline)]
-
-    def last_run(self, pipeline: str) -> dict[str, Any] | None:
-        """Give the manifest of the run that started last; two reads, however many there are."""
-        self._open()
-        name = self._backend.read(f"runs/{_quoted(pipeline)}/last")
-        found = name and self._document(f"runs/{_quoted(pipeline)}/{name.decode()}")
-        if found:
-            return found
-        names = self._listed_runs(pipeline)
-        return self._document(f"runs/{_quoted(pipeline)}/{names[0]}") if names else None
-
-    def _run_name(self, pipeline: str, run_id: str) -> str | None:
-        name = self._run_names.get((pipeline, run_id))
-        if name is None:
-            ending = f"-{_quoted(run_id)}.json"
-            found = [other for other in self._listed_runs(pipeline) if other.endswith(ending)]
-            name = found[0] if found else None
-        return name
-
-    def _listed_runs(self, pipeline: str) -> list[str]:
-        self._open()
-        folder = f"runs/{_quoted(pipeline)}"
-        entries = self._backend.list(folder)
-        names = [entry.name.removeprefix(f"{folder}/") for entry in entries]
-        return sorted((name for name in names if name.endswith(".json")), reverse=True)
-
-    # --- the place itself ------------------------------------------------------------------------
-
     def prepare(self) -> None:
         """Make the store where there is none, and say now, not later, if it cannot be written.
 
         Raises:
             StoreUnavailable: with the URL and what to do.
         """
-        self._begin()
+        self._place.writing()
         folder = _local_folder(self.url)
         if folder is not None and not os.access(folder, os.W_OK):
             raise StoreUnavailable(
@@ -382,51 +209,6 @@ class Store:
         """Make what was written so far survive a power cut. Nothing is wrong without it: what was
         lost is computed again."""
         self._backend.sync()
-
-    def _document(self, name: str) -> dict[str, Any] | None:
-        self._open()
-        data = self._backend.read(name)
-        if data is None:
-            return None
-        try:
-            found: dict[str, Any] = orjson.loads(data)
-        except ValueError:
-            logger.warning("%s in %s is damaged and not used", name, self.url)
-            return None
-        return found
-
-    def _open(self) -> None:
-        """Look at the layout's version, once."""
-        if not self._opened:
-            found = self._backend.read("format")
-            if found is not None:
-                self._check_layout(found)
-            self._opened = True
-
-    def _begin(self) -> None:
-        """Make the store where there is none, once."""
-        if self._begun:
-            return
-        with self._lock:
-            self._open()
-            if not self._backend.exists("format"):
-                self._backend.replace("CACHEDIR.TAG", CACHEDIR_TAG)
-                self._backend.replace("format", f"prefect-mlpipe store {LAYOUT}\n".encode())
-            self._begun = True
-
-    def _check_layout(self, found: bytes) -> None:
-        words = found.split()
-        if len(words) == 3 and words[:2] == [b"prefect-mlpipe", b"store"] and words[2].isdigit():
-            if int(words[2]) <= LAYOUT:
-                return
-            advice = "Upgrade prefect_mlpipe, or choose another place with `store=`."
-        else:
-            advice = "Something else lies there: choose another place with `store=`."
-        raise StoreUnavailable(
-            f"the store {self.url} has a layout that this prefect_mlpipe does not know.",
-            {"store": self.url, "layout": found[:40].decode(errors="replace").strip()},
-            advice,
-        )
 
 
 def default_cache_folder() -> str:
@@ -443,40 +225,3 @@ def _local_folder(url: str) -> str | None:
     if url.startswith("file://"):
         return url.removeprefix("file://")
     return None if "://" in url else os.path.expanduser(url)
-
-
-def _record_name(key: str) -> str:
-    return f"records/{key[:2]}/{key}"
-
-
-def _quoted(name: str) -> str:
-    """A name as one file name, the same for the same name and for no other."""
-    safe = quote(name, safe=" ()+,=@#[]{}").replace("*", "%2A")
-    if safe.startswith("."):
-        safe = "%2E" + safe[1:]
-    safe = safe or "%"
-    if len(safe) <= LONGEST_NAME:
-        return safe
-    return f"{safe[:LONGEST_NAME]}~{blake3(name.encode()).hexdigest()[:16]}"
-
-
-def _run_id(name: str) -> str:
-    return unquote(name.removesuffix(".json").partition("-")[2])
-
-
-def _sealed(record: Record) -> bytes:
-    body = orjson.dumps(record.to_json())
-    checksum = blake3(body).hexdigest().encode()
-    return b"".join((_HEAD, checksum, _BODY, body, b"}"))
-
-
-def _unsealed(key: str, data: bytes) -> Record | None:
-    """Give the record if its checksum is right and it is that of the key."""
-    body = data[_BODY_AT:-1]
-    if data[len(_HEAD) : len(_HEAD) + 64] != blake3(body).hexdigest().encode():
-        return None
-    try:
-        record = Record.from_json(orjson.loads(body))
-    except (ValueError, TypeError, KeyError):
-        return None
-    return record if record.key == key else None

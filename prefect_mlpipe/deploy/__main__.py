@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import logging
 
-from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.deploy.watching import look_once, requested, watch_all
+from prefect_mlpipe.stores import open_store
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help="look once and end")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    store = Store(given.store) if given.store else None
+    store = open_store(given.store) if given.store else None
     if given.once:
         look_once(requested(), store)
     else:

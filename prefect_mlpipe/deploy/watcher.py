@@ -72,7 +72,7 @@ class Watcher:
             `None` if there is nothing to wait for.
         """
         if not self._origin:
-            self._adopt(self._store.read_watch(self.watch.name))
+            self._adopt(self._store.watches.read(self.watch.name))
         self._tell()
         look = self._place.look()
         if not self._origin:
@@ -104,7 +104,7 @@ class Watcher:
         files = {name: one for name, one in {**self._files, **seen}.items() if one is not None}
         if not changes and files == self._files:
             return left
-        stored = self._store.read_watch(self.watch.name)
+        stored = self._store.watches.read(self.watch.name)
         if stored is not None and _head(stored) != (self._origin, self._generation):
             self._adopt(stored)  # another watcher was first; its look may have seen less
             return True
@@ -162,7 +162,7 @@ class Watcher:
             "files": {name: list(seen) for name, seen in files.items()},
             "outbox": outbox,
         }
-        self._store.write_watch(self.watch.name, document)
+        self._store.watches.write(self.watch.name, document)
         self._store.sync()
         self._adopt(document)
 

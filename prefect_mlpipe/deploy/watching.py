@@ -171,7 +171,7 @@ def watch_data(store: str | None = None) -> int:
     Returns:
         The number of places.
     """
-    return look_once(requested(), Store(store) if store else None)
+    return look_once(requested(), open_store(store) if store else None)
 
 
 def look_once(watches: Sequence[Watch], store: Store | None = None) -> int:

@@ -206,7 +206,7 @@ def _record(call: StepCall, value: Any, created: float, duration: float) -> Done
     )
     if not call.recorded:  # given up while it ran: what it made is dropped
         return Done(record, True)
-    standing = call.store.write_record(record, replace=call.replace)
+    standing = call.store.records.write(record, replace=call.replace)
     return Done(standing, standing is record or standing == record)
 
 

@@ -31,6 +31,9 @@ class BaselineLike(Protocol):
     def manifest(self, node: Node) -> Manifest | None:
         """Return the manifest to compare a node with."""
 
+    def records(self) -> dict[str, Record]:
+        """Return the records of the last run by key, if they can be had more cheaply together."""
+
 
 class Decider:
     """Makes manifests and decisions, for a run or for a plan."""
@@ -49,6 +52,7 @@ class Decider:
         self._store = store
         self._baseline = baseline
         self._clock = clock
+        self._beforehand: dict[str, Record] | None = None
 
     def manifest(self, node: Node, outputs: Outputs) -> Manifest:
         """Return everything that the key of a node is made of; see `Keyer.manifest`."""
@@ -59,7 +63,7 @@ class Decider:
     ) -> tuple[Decision, Record | None]:
         """Return the decision on a node, and the record that stands under its key."""
         step = node.step
-        record = self._store.read_record(key) if step.cached else None
+        record = self._record(key, lost is None) if step.cached else None
         options = Options(
             step.cached,
             self.selection.is_refreshed(node.name),
@@ -71,10 +75,20 @@ class Decider:
         )
         return decision, record
 
+    def _record(self, key: str, first: bool) -> Record | None:
+        """Give the record of a key; asked again, it is looked for anew: others may write too."""
+        if self._beforehand is None:
+            self._beforehand = self._baseline.records()
+        known = self._beforehand.pop(key, None)
+        return known if known is not None and first else self._store.records.read(key)
+
     def _changes(self, node: Node, manifest: Manifest, key: str) -> list[Reason]:
+        refused = self._store.records.refused(key)
+        if refused is not None:
+            what = "its record" if refused == "damaged" else f"its record is {refused}"
+            return [Reason("value damaged", what)]
         if key == self._baseline.key(node.name):
-            kind = "value damaged" if self._store.was_damaged(key) else "value missing"
-            return [Reason(kind, "its record")]
+            return [Reason("value missing", "its record")]
         code = self.keyer.code(node.step, node.name).code
         return changes_since(manifest, self._baseline.manifest(node), self.parts(code))
 
@@ -84,7 +98,7 @@ class Decider:
         def look_up(wanted: str) -> Mapping[str, str] | None:
             if wanted == code.digest:
                 return code.parts
-            document = self._store.read_code(wanted)
+            document = self._store.codes.read(wanted)
             return None if document is None else KeptCode.from_json(document).parts
 
         return look_up
@@ -96,15 +110,15 @@ class Decider:
         """
         code = self.keyer.code(node.step, node.name).code
         facts, codes = self.keyer.described(node.step, node.arguments)
-        if not facts and (not code.digest or self._store.has_code(code.digest)):
+        if not facts and (not code.digest or self._store.codes.has(code.digest)):
             return manifest
         places = {"": code, **codes} if code.digest else codes
-        new = {p: each for p, each in places.items() if not self._store.has_code(each.digest)}
+        new = {p: each for p, each in places.items() if not self._store.codes.has(each.digest)}
         before = self._baseline.manifest(node) if new else None
         for place, each in new.items():
             earlier = None
             if before is not None:
                 earlier = before.described.get(place, {}).get(CODE) if place else before.code
-            document = kept(each, earlier, self._store.read_code)
-            self._store.write_code(each.digest, document.to_json())
+            document = kept(each, earlier, self._store.codes.read)
+            self._store.codes.write(each.digest, document.to_json())
         return manifest._replace(described=facts) if facts else manifest

@@ -33,6 +33,12 @@ def line(run: StepRun) -> str:
 def damage(run: StepRun) -> str | None:
     """Return what to warn of if a step runs because of what was found in the store."""
     for reason in run.reasons:
+        if "sign" in reason.name and reason.kind == "value damaged":
+            return (
+                "There are records in the store without a signature of this signing key: what they "
+                "stand for runs again. If you trust all that is in the store, sign it once with "
+                "Store(...).sign()."
+            )
         what = "record" if reason.name else "stored value"
         match reason.kind:
             case "value damaged":

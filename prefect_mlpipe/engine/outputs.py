@@ -97,7 +97,7 @@ class Outputs:
     def problem(self, value: StoredValue) -> str | None:
         """Return `value missing` or `value damaged`, `None` if a stored value is all right."""
         try:
-            self.store.verify(value)
+            self.store.check(value)
         except ValueMissing:
             return "value missing"
         except ValueDamaged:

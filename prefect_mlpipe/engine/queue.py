@@ -227,7 +227,7 @@ class Queue:
                 run.state = "behind"
                 return
             # It may have been made, or made again, between the look at its record and the lease.
-            same = refreshed or self._store.read_record(run.key) == record
+            same = refreshed or self._store.records.read(run.key) == record
             if same and (run.lost is None or run.lost_with == record):
                 break
             run.lost = None

@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import fsspec
 import pytest
 
-from prefect_mlpipe.core import store as store_module
+from prefect_mlpipe.core.storing import records as records_module
 from prefect_mlpipe.core.digest import digest
 from prefect_mlpipe.core.places import backends
 from prefect_mlpipe.core.places.backends import LocalBackend
@@ -31,31 +31,31 @@ from tests.core.stores import (
 
 def test_a_record_comes_back_as_it_was(store: Store) -> None:
     record = a_record(accuracy=0.5)
-    assert store.write_record(record) == record
-    assert reopened(store).read_record(record.key) == record
-    assert store.read_record("00" * 32) is None
+    assert store.records.write(record) == record
+    assert reopened(store).records.read(record.key) == record
+    assert store.records.read("00" * 32) is None
 
 
 def test_the_first_record_of_a_key_stands(store: Store) -> None:
     first, second = a_record(number=1), a_record(number=2)
-    store.write_record(first)
-    assert reopened(store).write_record(second) == first
-    assert store.read_record(first.key) == first
+    store.records.write(first)
+    assert reopened(store).records.write(second) == first
+    assert store.records.read(first.key) == first
 
 
 def test_a_record_is_replaced_on_purpose(store: Store) -> None:
     first, second = a_record(number=1), a_record(number=2)
-    store.write_record(first)
-    assert store.write_record(second, replace=True) == second
-    assert store.read_record(first.key) == second
+    store.records.write(first)
+    assert store.records.write(second, replace=True) == second
+    assert store.records.read(first.key) == second
 
 
 def test_many_records_are_read_together(store: Store) -> None:
     keys = [f"{number:064x}" for number in range(10)]
     for key in keys[:7]:
-        store.write_record(a_record(key))
-    assert sorted(store.read_records(keys)) == keys[:7]
-    assert store.read_records([]) == {}
+        store.records.write(a_record(key))
+    assert sorted(store.records.read_many(keys)) == keys[:7]
+    assert store.records.read_many([]) == {}
 
 
 def test_many_records_of_a_remote_store_are_one_call(
@@ -63,11 +63,11 @@ def test_many_records_of_a_remote_store_are_one_call(
 ) -> None:
     keys = [f"{number:064x}" for number in range(10)]
     for key in keys:
-        remote.write_record(a_record(key))
+        remote.records.write(a_record(key))
     files = fsspec.filesystem("memory")
     counting = Mock(wraps=files.cat)
     monkeypatch.setattr(files, "cat", counting)
-    assert len(remote.read_records(keys)) == 10
+    assert len(remote.records.read_many(keys)) == 10
     assert counting.call_count == 1
 
 
@@ -90,36 +90,36 @@ def test_a_torn_record_is_never_believed_and_is_written_anew(
     local: Store, tear: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = a_record()
-    local.write_record(record)
+    local.records.write(record)
     path = record_path(local, record.key)
     path.write_bytes(TEARS[tear](path.read_bytes()))
     with caplog.at_level(logging.WARNING):
-        assert local.read_record(record.key) is None
-        assert local.read_records([record.key]) == {}
+        assert local.records.read(record.key) is None
+        assert local.records.read_many([record.key]) == {}
     assert record.key in caplog.text
     second = a_record(number=2)
-    assert local.write_record(second) == second
-    assert local.read_record(record.key) == second
+    assert local.records.write(second) == second
+    assert local.records.read(record.key) == second
 
 
 def test_a_record_under_another_key_is_not_believed(local: Store) -> None:
     record = a_record()
-    local.write_record(record)
+    local.records.write(record)
     other = "ab" + "00" * 31
     os.link(record_path(local, record.key), record_path(local, other))
-    assert local.read_record(other) is None
+    assert local.records.read(other) is None
 
 
 def test_a_record_that_is_just_being_written_is_waited_for(
     local: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = a_record()
-    local.write_record(record)
+    local.records.write(record)
     path = record_path(local, record.key)
     data = path.read_bytes()
     path.write_bytes(data[:10])
-    monkeypatch.setattr(store_module.time, "sleep", lambda seconds: path.write_bytes(data))
-    assert local.read_record(record.key) == record
+    monkeypatch.setattr(records_module.time, "sleep", lambda seconds: path.write_bytes(data))
+    assert local.records.read(record.key) == record
 
 
 def test_a_writer_whose_unfinished_record_was_replaced_adopts_the_other(
@@ -131,17 +131,17 @@ def test_a_writer_whose_unfinished_record_was_replaced_adopts_the_other(
 
     def slow(handle: int, data: Any) -> None:
         monkeypatch.setattr(backends, "_write_all", original)
-        reopened(local).write_record(second)
+        reopened(local).records.write(second)
         original(handle, data)
 
     monkeypatch.setattr(backends, "_write_all", slow)
-    assert local.write_record(first) == second
-    assert local.read_record(first.key) == second
+    assert local.records.write(first) == second
+    assert local.records.read(first.key) == second
 
 
 def test_records_can_be_read_with_any_json_reader(local: Store) -> None:
     record = a_record(accuracy=0.5)
-    local.write_record(record)
+    local.records.write(record)
     document = json.loads(record_path(local, record.key).read_text())
     assert document["record"]["metrics"] == {"accuracy": 0.5}
 
@@ -150,66 +150,66 @@ def test_records_can_be_read_with_any_json_reader(local: Store) -> None:
 
 
 def test_code_is_kept_by_its_digest(store: Store) -> None:
-    store.write_code("c" * 64, {"helpers.clean": "1"})
-    store.write_code("c" * 64, {"helpers.clean": "1"})
-    assert reopened(store).read_code("c" * 64) == {"helpers.clean": "1"}
-    assert store.read_code("d" * 64) is None
+    store.codes.write("c" * 64, {"helpers.clean": "1"})
+    store.codes.write("c" * 64, {"helpers.clean": "1"})
+    assert reopened(store).codes.read("c" * 64) == {"helpers.clean": "1"}
+    assert store.codes.read("d" * 64) is None
 
 
 def test_the_latest_manifest_of_a_function_is_the_last_written(store: Store) -> None:
-    store.write_latest("pkg.mod.train.<locals>.f", {"a": 1})
-    store.write_latest("pkg.mod.train.<locals>.f", {"a": 2})
-    assert reopened(store).read_latest("pkg.mod.train.<locals>.f") == {"a": 2}
-    assert store.read_latest("pkg.mod.other") is None
+    store.latest.write("pkg.mod.train.<locals>.f", {"a": 1})
+    store.latest.write("pkg.mod.train.<locals>.f", {"a": 2})
+    assert reopened(store).latest.read("pkg.mod.train.<locals>.f") == {"a": 2}
+    assert store.latest.read("pkg.mod.other") is None
 
 
 def test_runs_are_listed_newest_first(store: Store) -> None:
     for number, started in (("one", 100.0), ("three", 300.5), ("two", 200.0)):
-        store.write_run("digits", number, {"id": number}, started=started)
+        store.runs.write("digits", number, {"id": number}, started=started)
     again = reopened(store)
-    assert again.list_runs("digits") == ["three", "two", "one"]
-    assert again.read_run("digits", "two") == {"id": "two"}
-    assert again.last_run("digits") == {"id": "three"}
+    assert again.runs.ids("digits") == ["three", "two", "one"]
+    assert again.runs.read("digits", "two") == {"id": "two"}
+    assert again.runs.last("digits") == {"id": "three"}
 
 
 def test_a_run_that_is_written_again_is_replaced(store: Store) -> None:
     for _ in range(2):
-        store.write_run("digits", "one", {"state": "running"}, started=5.0)
-    store.write_run("digits", "one", {"state": "failed"})
-    reopened(store).write_run("digits", "one", {"state": "completed"})
-    assert store.list_runs("digits") == ["one"]
-    assert store.last_run("digits") == {"state": "completed"}
+        store.runs.write("digits", "one", {"state": "running"}, started=5.0)
+    store.runs.write("digits", "one", {"state": "failed"})
+    reopened(store).runs.write("digits", "one", {"state": "completed"})
+    assert store.runs.ids("digits") == ["one"]
+    assert store.runs.last("digits") == {"state": "completed"}
 
 
 def test_runs_without_a_start_are_ordered_by_their_first_write(
     local: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(3):
-        monkeypatch.setattr(store_module.time, "time", lambda now=number: 1000.0 + now)
-        local.write_run("digits", f"run{number}", {"number": number})
-    assert local.list_runs("digits") == ["run2", "run1", "run0"]
+        monkeypatch.setattr(records_module.time, "time", lambda now=number: 1000.0 + now)
+        local.runs.write("digits", f"run{number}", {"number": number})
+    assert local.runs.ids("digits") == ["run2", "run1", "run0"]
 
 
 def test_there_may_be_no_runs(store: Store) -> None:
-    assert store.list_runs("digits") == []
-    assert store.last_run("digits") is None
-    assert store.read_run("digits", "one") is None
+    assert store.runs.ids("digits") == []
+    assert store.runs.last("digits") is None
+    assert store.runs.read("digits", "one") is None
 
 
 def test_the_last_run_is_found_without_listing(
     local: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(3):
-        local.write_run("digits", str(number), {"n": number}, started=float(number))
+        local.runs.write("digits", str(number), {"n": number}, started=float(number))
     again = reopened(local)
     monkeypatch.setattr(LocalBackend, "list", None)
-    assert again.last_run("digits") == {"n": 2}
+    assert again.runs.last("digits") == {"n": 2}
 
 
 def test_the_last_run_is_found_even_if_the_pointer_is_wrong(local: Store) -> None:
-    local.write_run("digits", "one", {"n": 1}, started=1.0)
+    local.runs.write("digits", "one", {"n": 1}, started=1.0)
     (Path(local.url) / "runs" / "digits" / "last").write_text("gone.json")
-    assert local.last_run("digits") == {"n": 1}
+    assert local.runs.last("digits") == {"n": 1}
 
 
 NAMES = ["digits", "a/b", "../../up", ".", "..", "", "ä ö", "a*b?[c]", "a%2Fb", "CON", "x" * 500]
@@ -217,21 +217,21 @@ NAMES = ["digits", "a/b", "../../up", ".", "..", "", "ä ö", "a*b?[c]", "a%2Fb"
 
 def test_any_name_is_one_folder_of_its_own(local: Store) -> None:
     for number, name in enumerate(NAMES):
-        local.write_run(name, "one/../id", {"n": number}, started=1.0)
-        local.write_latest(name, {"n": number})
+        local.runs.write(name, "one/../id", {"n": number}, started=1.0)
+        local.latest.write(name, {"n": number})
     for number, name in enumerate(NAMES):
-        assert local.list_runs(name) == ["one/../id"]
-        assert local.read_run(name, "one/../id") == {"n": number}
-        assert local.read_latest(name) == {"n": number}
+        assert local.runs.ids(name) == ["one/../id"]
+        assert local.runs.read(name, "one/../id") == {"n": number}
+        assert local.latest.read(name) == {"n": number}
     outside = {"cache", "store"}
     assert set(os.listdir(Path(local.url).parent)) <= outside
 
 
 def test_a_damaged_document_is_not_used(local: Store, caplog: pytest.LogCaptureFixture) -> None:
-    local.write_latest("f", {"a": 1})
+    local.latest.write("f", {"a": 1})
     (Path(local.url) / "latest" / "f.json").write_text("{")
     with caplog.at_level(logging.WARNING):
-        assert local.read_latest("f") is None
+        assert local.latest.read("f") is None
     assert "damaged" in caplog.text
 
 
@@ -240,8 +240,8 @@ def test_a_damaged_document_is_not_used(local: Store, caplog: pytest.LogCaptureF
 
 def test_making_and_reading_a_store_touches_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "store", cache_folder=str(tmp_path / "cache"))
-    assert store.read_record("ab" * 32) is None
-    assert store.list_runs("digits") == []
+    assert store.records.read("ab" * 32) is None
+    assert store.runs.ids("digits") == []
     assert os.listdir(tmp_path) == []
 
 
@@ -257,7 +257,7 @@ def test_a_store_says_what_it_is(local: Store) -> None:
 )
 def test_a_layout_of_another_release_is_refused(store: Store, layout: str, advice: str) -> None:
     store._backend.replace("format", layout.encode())
-    for action in (lambda: store.read_record("ab" * 32), lambda: store.put(1)):
+    for action in (lambda: store.records.read("ab" * 32), lambda: store.put(1)):
         with pytest.raises(StoreUnavailable, match=advice) as caught:
             action()
         assert store.url in str(caught.value)
@@ -268,9 +268,9 @@ def test_a_store_below_a_file_says_so(tmp_path: Path) -> None:
     store = Store(tmp_path / "file" / "store", cache_folder=str(tmp_path / "cache"))
     actions: list[Callable[[], object]] = [
         lambda: store.put(1),
-        lambda: store.write_record(a_record()),
-        lambda: store.write_run("p", "r", {}),
-        lambda: store.read_record("ab" * 32),
+        lambda: store.records.write(a_record()),
+        lambda: store.runs.write("p", "r", {}),
+        lambda: store.records.read("ab" * 32),
     ]
     for action in actions:
         with pytest.raises(StoreUnavailable, match="NotADirectoryError") as caught:
@@ -287,12 +287,12 @@ def test_a_full_disk_leaves_nothing_torn(local: Store, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    for action in (lambda: local.put(LARGE), lambda: local.write_record(a_record())):
+    for action in (lambda: local.put(LARGE), lambda: local.records.write(a_record())):
         with pytest.raises(StoreUnavailable, match="No space left") as caught:
             action()
         assert "Free some space" in caught.value.advice
     monkeypatch.undo()
-    assert local.read_record("ab" * 32) is None
+    assert local.records.read("ab" * 32) is None
     assert list((Path(local.url) / "values").rglob("*.*")) == []
 
 
@@ -327,8 +327,8 @@ def test_threads_share_a_store(store: Store) -> None:
     def work(number: int) -> tuple[str, str, str]:
         value = LARGE + number % 4
         stored = store.put(value)
-        record = store.write_record(a_record(f"{number % 4:064x}", number))
-        standing = store.read_record(record.key)
+        record = store.records.write(a_record(f"{number % 4:064x}", number))
+        standing = store.records.read(record.key)
         assert standing is not None
         return stored.digest, digest(store.get(stored)), str(standing.provenance["run"])
 
@@ -350,7 +350,7 @@ def work(number):
         stored = store.put(np.full(10 ** (3 + key % 4), key * 1.0))
         fields = {"": stored}
         record = Record(f"{key:064x}", {}, stored.digest, fields, 0, 0, {}, {"by": number})
-        standing = store.write_record(record)
+        standing = store.records.write(record)
         assert store.get(standing.fields[""])[0] == key
         os.write(1, f"{key} {standing.provenance['by']}\\n".encode())
 
@@ -378,8 +378,8 @@ def test_of_several_processes_that_write_one_key_all_adopt_one_record(tmp_path: 
     assert all(len(writers) == 1 for writers in adopted.values())
     store = Store(url, cache_folder=url + "-cache")
     for key, writers in adopted.items():
-        record = store.read_record(f"{key:064x}")
+        record = store.records.read(f"{key:064x}")
         assert record is not None
         assert {record.provenance["by"]} == writers
-        store.verify(record.fields[""])
+        store.check(record.fields[""])
     assert not list(Path(url).rglob(".tmp-*"))

@@ -53,7 +53,7 @@ def test_a_stored_file_does_not_follow_the_original(store: Store, tree: Path) ->
         original.write(b"changed")
     (tree / "sub" / "model.bin").unlink()
     assert digest(store.get(stored)) == stored.digest
-    store.verify(stored)
+    store.check(stored)
 
 
 def test_a_stored_file_can_be_stored_again_and_is_not_copied(local: Store, tree: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_value_comes_back_in_this_process_and_in_another_and_elsewhere(
     for reader in (store, reopened(store), reopened(store, "elsewhere")):
         assert digest(reader.get(stored)) == stored.digest
         assert reader.has(stored)
-        reader.verify(stored)
+        reader.check(stored)
 
 
 def test_small_values_stand_in_their_reference(store: Store) -> None:
@@ -97,7 +97,7 @@ def test_every_reader_has_its_own(store: Store) -> None:
             if isinstance(array, np.ndarray):
                 array[:] = -1
         assert digest(second) == digest(store.get(stored)) == stored.digest
-        store.verify(stored)
+        store.check(stored)
 
 
 def test_writing_into_a_loaded_frame_changes_nothing_for_others(store: Store) -> None:
@@ -107,7 +107,7 @@ def test_writing_into_a_loaded_frame_changes_nothing_for_others(store: Store) ->
     first.iloc[3, 1] = 0.0
     first["c"] = 1
     assert digest(second) == stored.digest
-    store.verify(stored)
+    store.check(stored)
 
 
 def test_what_was_stored_does_not_follow_the_original(store: Store) -> None:
@@ -264,7 +264,7 @@ def test_damage_is_found_told_and_mended(local: Store, damage: str, value: Any) 
             reader.get(stored)
         assert str(path) in str(caught.value)
         with pytest.raises(ValueDamaged):
-            reader.verify(stored)
+            reader.check(stored)
     local.put(value)
     assert digest(local.get(stored)) == stored.digest
 

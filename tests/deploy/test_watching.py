@@ -75,7 +75,7 @@ def watch_of(folder: Path, **options: Any) -> Watch:
 def begun(store: Store, name: str = "test") -> None:
     """Return once the first look is over."""
     for _ in range(WITHIN_S * 100):
-        if store.read_watch(name) is not None:
+        if store.watches.read(name) is not None:
             return
         threading.Event().wait(0.01)
     pytest.fail("nobody looked")
@@ -120,7 +120,7 @@ def test_a_thread_ends_if_workers_run_the_deployment(
     monkeypatch.setattr(watching, "_is_served", lambda _: False)
     thread = start(watch_of(tmp_path), uuid.uuid4())
     thread.join(WITHIN_S)
-    assert store.read_watch("test") is None
+    assert store.watches.read("test") is None
 
 
 def test_one_watcher_for_all_takes_up_what_is_asked_for(
@@ -149,7 +149,7 @@ def test_a_place_that_cannot_be_looked_at_does_not_keep_the_others_from_it(
     with pytest.raises(ExceptionGroup) as error:
         look_once([wrong, watch_of(tmp_path)], store)
     assert "nosuch://place" in str(error.value.exceptions[0].__notes__)
-    assert store.read_watch("test") is not None
+    assert store.watches.read("test") is not None
 
 
 def test_labels_in_an_automation_that_make_no_sense_are_said_and_passed_over(

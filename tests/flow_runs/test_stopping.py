@@ -65,7 +65,7 @@ def stopped(
 def leaves_a_run_manifest_and_resumes(
     name: str, script: Callable[..., Script], seen: Seen, folder: Path, store: str, state: str
 ) -> None:
-    document = Store(store).last_run(name)
+    document = Store(store).runs.last(name)
     assert document is not None
     assert document["state"] == state
     assert not list(Path(store).rglob("*.tmp*"))

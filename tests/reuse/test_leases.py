@@ -650,7 +650,7 @@ def test_records_that_were_waited_for_are_ordinary_records(
     holder.outcome()
     waiter.outcome()
     (path,) = records(lab)
-    record = Store(lab.store).read_record(path.name)
+    record = Store(lab.store).records.read(path.name)
     assert isinstance(record, Record)
     later = start(who="later").outcome()
     assert (later.value, later.ran) == ("builtins.int 2", [])

@@ -1,0 +1,96 @@
+"""Run manifests by pipeline and start, and which of a pipeline's runs is the last.
+
+Knows documents; what a run manifest says is not its matter. The name of one begins with the time
+of its start, so a listing is in order, and the last one is found by two reads without a listing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+from prefect_mlpipe.core.storing.documents import Documents, quoted
+
+FOLDER: Final = "runs"
+_LAST: Final = "last.json"
+
+
+class RunManifests:
+    """The run manifests of one store. Cross-thread and cross-process safe."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._names: dict[tuple[str, str], str] = {}
+
+    def write(
+        self,
+        pipeline: str,
+        run_id: str,
+        document: Mapping[str, Any],
+        *,
+        started: float | None = None,
+    ) -> None:
+        """Write the manifest of a run; written again, it is replaced.
+
+        Args:
+            started: when the run started, in seconds since the epoch; runs are listed by it. Give
+                the same at every write of a run. Default: the time of the first write, which has
+                to be looked for.
+        """
+        folder = _folder(pipeline)
+        name = None if started is not None else self._name(pipeline, run_id)
+        if name is None:
+            began = time.time() if started is None else started
+            name = f"{int(began * 1000):013d}-{quoted(run_id)}.json"
+        self._names[pipeline, run_id] = name
+        self._documents.write(f"{folder}/{name}", document)
+        last = self._last(pipeline)
+        if last is None or last < name:
+            self._documents.write(f"{folder}/{_LAST}", {"name": name})
+
+    def read(self, pipeline: str, run_id: str) -> dict[str, Any] | None:
+        """Give the manifest of a run."""
+        name = self._name(pipeline, run_id)
+        return self._documents.read(f"{_folder(pipeline)}/{name}") if name else None
+
+    def ids(self, pipeline: str) -> list[str]:
+        """Give the ids of the runs of a pipeline, newest first."""
+        return [unquote(name[14:].removesuffix(".json")) for name in self._listed(pipeline)]
+
+    def last(self, pipeline: str) -> dict[str, Any] | None:
+        """Give the manifest of the run that started last; two reads, however many there are."""
+        name = self._last(pipeline)
+        found = self._documents.read(f"{_folder(pipeline)}/{name}") if name else None
+        if found is not None:
+            return found
+        names = self._listed(pipeline)
+        return self._documents.read(f"{_folder(pipeline)}/{names[0]}") if names else None
+
+    def _last(self, pipeline: str) -> str | None:
+        pointer = self._documents.read(f"{_folder(pipeline)}/{_LAST}")
+        return None if pointer is None else str(pointer.get("name"))
+
+    def _name(self, pipeline: str, run_id: str) -> str | None:
+        name = self._names.get((pipeline, run_id))
+        if name is None:
+            ending = f"-{quoted(run_id)}.json"
+            found = [other for other in self._listed(pipeline) if other.endswith(ending)]
+            name = found[0] if found else None
+        return name
+
+    def _listed(self, pipeline: str) -> list[str]:
+        folder = _folder(pipeline)
+        entries = self._documents.place.reading().list(folder)
+        names = [entry.name.removeprefix(f"{folder}/") for entry in entries]
+        return sorted((name for name in names if is_manifest(name)), reverse=True)
+
+
+def is_manifest(name: str) -> bool:
+    """Tell whether a file name is that of a run manifest, and not of the pointer to the last."""
+    return name[:13].isdigit() and name[13:14] == "-" and name.endswith(".json")
+
+
+def _folder(pipeline: str) -> str:
+    return f"{FOLDER}/{quoted(pipeline)}"
