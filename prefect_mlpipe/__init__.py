@@ -13,6 +13,7 @@ from prefect_mlpipe.plans import Plan, StepPlan
 from prefect_mlpipe.publishing import publish, published
 from prefect_mlpipe.step_options import Resources
 from prefect_mlpipe.steps import Step, step, unmapped
+from prefect_mlpipe.stores import open_store
 from prefect_mlpipe.tracing import resolve
 
 if _typing.TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "StepPlan",
     "current",
     "log_metrics",
+    "open_store",
     "output_folder",
     "pipeline",
     "publish",

@@ -45,12 +45,17 @@ class RunReporter(Reporter, Protocol):
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Which run this is."""
+    """Which run this is.
+
+    Attributes:
+        stored: references to the parameters that Prefect has not but by reference.
+    """
 
     id: str
     name: str
     pipeline: str
     parameters: Mapping[str, Any]
+    stored: Sequence[Any] = ()
 
 
 @dataclass
@@ -273,6 +278,7 @@ class Ending:
             "started": self.started,
             "ended": time.time(),
             "parameters": {name: plain(value) for name, value in self.info.parameters.items()},
+            "stored_parameters": list(self.info.stored),
             "returned": self.returned,
             "warnings": engine.warnings,
             "saved_s": sum(record.duration_s for record in reused),

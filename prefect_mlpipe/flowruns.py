@@ -35,6 +35,7 @@ from prefect_mlpipe.engine.loglines import line
 from prefect_mlpipe.engine.protocols import Cancel
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.errors import ComputeError, InvalidPipeline, RunCancelled
+from prefect_mlpipe.parameters import stored_in
 from prefect_mlpipe.reporting.api import ensure_api
 from prefect_mlpipe.reporting.artifacts import create_summary
 from prefect_mlpipe.reporting.summary import StepRow, counts_text
@@ -128,7 +129,13 @@ def _conduct(
     conduct = Conduct(
         pipeline,
         arguments,
-        RunInfo(str(context.flow_run.id), context.flow_run.name, pipeline.name, arguments),
+        RunInfo(
+            str(context.flow_run.id),
+            context.flow_run.name,
+            pipeline.name,
+            arguments,
+            stored_in(context.flow_run.parameters),
+        ),
         store,
         RoutingRunner(context, computes, reporter.closing, store),
         reporter,

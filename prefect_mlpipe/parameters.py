@@ -5,7 +5,7 @@ Prefect gets the reference; a run that is started with such a reference gets the
 nothing of pipelines.
 
 A reference names bytes in the store and never holds them: loading may mean unpickling, and whoever
-may start a run must not thereby be able to run code of his own.
+may start a run must not thereby be able to run code of his own. Where a store is signed, so is it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,17 @@ def show(name: str, value: Any, store: Callable[[], Store]) -> Any:
             {"at": f"{name}{error.path}", "type": error.type, "because": error.why},
             "Pass plain data; make what cannot be stored in a step. Nothing ran.",
         ) from error
-    return {_MARK: stored.type, "value": stored.to_json()}
+    return {
+        _MARK: stored.type,
+        "value": stored.to_json(),
+        "signature": store().signature(stored),
+    }
+
+
+def stored_in(parameters: Mapping[str, Any]) -> list[Any]:
+    """Return the references among parameters, as JSON."""
+    found = [value for value in parameters.values() if isinstance(value, dict) and _MARK in value]
+    return [reference.get("value") for reference in found]
 
 
 def restore(parameters: Mapping[str, Any], store: Callable[[], Store]) -> dict[str, Any]:
@@ -111,6 +121,8 @@ def _loaded(name: str, reference: Mapping[str, Any], store: Callable[[], Store])
         stored = StoredValue.from_json(reference["value"])
         if stored.inline is not None or not _DIGEST.fullmatch(stored.checksum):
             raise ValueError("it does not name a value in a store")
+        if store().signature(stored) != reference.get("signature"):
+            raise ValueError("it is not signed with the signing key of the settings")
         return store().get(stored)
     except (KeyError, TypeError, ValueError, StoreError) as error:
         raise InvalidParameters(

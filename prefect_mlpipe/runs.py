@@ -369,6 +369,19 @@ class Run:
         return int(self._document["saved_bytes"])
 
     @property
+    def pinned(self) -> bool:
+        """Whether it stays, with all that it made and used, whatever is pruned."""
+        return self._store.runs.is_pinned(self.pipeline, self.id)
+
+    def pin(self) -> None:
+        """Have it stay, with all that it made and used, whatever is pruned from the store."""
+        self._store.runs.pin(self.pipeline, self.id)
+
+    def unpin(self) -> None:
+        """Let it be pruned again."""
+        self._store.runs.pin(self.pipeline, self.id, pinned=False)
+
+    @property
     def output(self) -> Any:
         """What the pipeline returned, loaded."""
         return gather(self._document["returned"], self._store)

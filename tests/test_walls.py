@@ -62,6 +62,7 @@ ROOMS = (
     "graph",
     "storing",
     "leases",
+    "upkeep",
     "store",
     "shipping",
 )

@@ -12,6 +12,7 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     latest/helpers.clean.json                  the latest manifest of a function
     published/digits/versions/…, aliases/…     published values by name
     runs/digits/1767225600000-<id>.json, last  run manifests, and which one is the last
+    pins/digits/1767225600000-<id>.json        which runs are to stay, whatever is pruned
     watches/<name>.json                        what a watcher of data has seen
     leases/41d0a2…, leases/holders/<token>     which run computes a key just now, and that it lives
 
@@ -23,7 +24,11 @@ All methods are cross-thread and cross-process safe.
 from __future__ import annotations
 
 import os
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
+
+import orjson
+from pydantic import ByteSize, TypeAdapter
 
 from prefect_mlpipe.core.digest import Buffers
 from prefect_mlpipe.core.leases.leases import Leases, LocalLeases
@@ -43,7 +48,15 @@ from prefect_mlpipe.core.storing.seals import Seal
 from prefect_mlpipe.core.storing.segments import Segments
 from prefect_mlpipe.core.storing.soundness import Soundness
 from prefect_mlpipe.core.storing.stored_values import Values
+from prefect_mlpipe.core.upkeep.marking import Rules
+from prefect_mlpipe.core.upkeep.pruning import SHORTEST_GRACE, Pruned, prune
+from prefect_mlpipe.core.upkeep.usage import Usage, usage
+from prefect_mlpipe.core.upkeep.verifying import Verified, verify
 from prefect_mlpipe.errors import StoreUnavailable
+
+SIGNED: Final = ("records", "runs", "published", "pins", "code", "latest", "watches")
+
+_BYTES: Final = TypeAdapter(ByteSize)
 
 
 class Store:
@@ -100,7 +113,7 @@ class Store:
         self._backend = backend
         self._place = Place(backend)
         self._values = Values(local, remote, Soundness(self.stat_index))
-        documents = Documents(self._place, Seal(self._signing_key))
+        self._documents = documents = Documents(self._place, Seal(self._signing_key))
         self.segments = Segments(documents)
         self.records = Records(documents, self._moving)
         self.runs = RunManifests(documents)
@@ -204,6 +217,69 @@ class Store:
                 {"store": self.url, "folder": os.path.abspath(folder)},
                 "Allow writing there, or choose another place with `store=`.",
             )
+
+    # --- upkeep ----------------------------------------------------------------------------------
+
+    def usage(self) -> Usage:
+        """Say how much room values, records, runs and the rest take; `str()` is a table."""
+        return usage(self._documents)
+
+    def verify(self, *, repair: bool = False) -> Verified:
+        """Read everything and compare it with its checksums and signatures.
+
+        Args:
+            repair: remove what is not as it was written; its steps make it again when it is needed.
+        """
+        return verify(self._documents, self.check, self._values.name, repair)
+
+    def prune(
+        self,
+        *,
+        keep_last: int | None = None,
+        older_than: timedelta | None = None,
+        max_bytes: int | str | None = None,
+        grace: timedelta = timedelta(hours=1),
+        dry_run: bool = False,
+    ) -> Pruned:
+        """Remove what nothing refers to, and runs and records that may go, with their values.
+
+        A step whose record or value was removed simply runs again when it is needed. Pinned runs
+        and published values stay, with all that they refer to. Safe while runs write.
+
+        Args:
+            keep_last: runs may go, but for so many of the newest of each pipeline.
+            older_than: runs may go that started longer ago; with `keep_last`, both must hold.
+            max_bytes: then values go, those first that were not used for longest, until no more
+                than this is left: bytes, or as `"500 GB"`.
+            grace: what is younger stays, by the store's own clock; ten minutes at least.
+            dry_run: remove nothing, only say what would go.
+
+        Raises:
+            ValueError: a number is negative, or the grace too short.
+        """
+        if keep_last is not None and keep_last < 0:
+            raise ValueError(f"keep_last={keep_last}: a number of runs, 0 or more")
+        if grace < SHORTEST_GRACE:
+            raise ValueError(f"grace={grace}: {SHORTEST_GRACE} at least, else runs lose their work")
+        limit = None if max_bytes is None else _BYTES.validate_python(max_bytes)
+        return prune(self._documents, Rules(keep_last, older_than, limit, grace), dry_run)
+
+    def signature(self, value: StoredValue) -> str | None:
+        """Sign a reference that is to leave the store, `None` without a signing key."""
+        return self._documents.seal.signature("reference", orjson.dumps(value.to_json()))
+
+    def sign(self) -> int:
+        """Sign whatever is whole and has no signature of our key; trusts all that is there.
+
+        Returns:
+            How many documents were signed.
+
+        Raises:
+            ValueError: the store was opened without a signing key.
+        """
+        if self._signing_key is None:
+            raise ValueError(f"{self!r} has no signing key: give one, or set it in the settings")
+        return sum(self._documents.sign(folder) for folder in SIGNED)
 
     def sync(self) -> None:
         """Make what was written so far survive a power cut. Nothing is wrong without it: what was

@@ -37,7 +37,7 @@ def damage(run: StepRun) -> str | None:
             return (
                 "There are records in the store without a signature of this signing key: what they "
                 "stand for runs again. If you trust all that is in the store, sign it once with "
-                "Store(...).sign()."
+                "open_store().sign()."
             )
         what = "record" if reason.name else "stored value"
         match reason.kind:

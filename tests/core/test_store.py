@@ -13,11 +13,11 @@ from unittest.mock import Mock
 import fsspec
 import pytest
 
-from prefect_mlpipe.core.storing import records as records_module
 from prefect_mlpipe.core.digest import digest
 from prefect_mlpipe.core.places import backends
 from prefect_mlpipe.core.places.backends import LocalBackend
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.storing import records as records_module
 from prefect_mlpipe.errors import StoreUnavailable
 from tests.core.stores import (
     LARGE,
@@ -143,7 +143,7 @@ def test_records_can_be_read_with_any_json_reader(local: Store) -> None:
     record = a_record(accuracy=0.5)
     local.records.write(record)
     document = json.loads(record_path(local, record.key).read_text())
-    assert document["record"]["metrics"] == {"accuracy": 0.5}
+    assert document["content"]["metrics"] == {"accuracy": 0.5}
 
 
 # --- code, latest manifests, runs ----------------------------------------------------------------

@@ -217,6 +217,10 @@ class LocalBackend(Backend):
         except OSError as error:
             raise unavailable(self.url, f"looking for {name}", error) from error
 
+    def is_file(self, name: str) -> bool:
+        """Tell whether a name is that of a file."""
+        return os.path.isfile(self._prefix + name)
+
     @override
     def exists(self, name: str) -> bool:
         return os.path.lexists(self._prefix + name)
@@ -250,6 +254,16 @@ class LocalBackend(Backend):
                 continue
             except OSError as error:
                 raise unavailable(self.url, f"listing {here}", error) from error
+
+    def unfinished(self) -> Iterator[Entry]:
+        """Name the temporary files and folders that lie here, most left by killed writers."""
+        for here, folders, files in os.walk(self.folder):
+            for name in [each for each in (*folders, *files) if each.startswith(".tmp-")]:
+                with suppress(FileNotFoundError):
+                    facts = os.lstat(f"{here}/{name}")
+                    place = f"{here}/{name}".removeprefix(self._prefix)
+                    yield Entry(place, facts.st_size, facts.st_mtime)
+            folders[:] = [each for each in folders if not each.startswith(".tmp-")]
 
     def sync(self) -> None:
         """As in `Backend`: one by one where there are few, else the whole file system at once."""

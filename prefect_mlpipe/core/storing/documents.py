@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -65,6 +66,24 @@ class Documents:
         """Give the bytes that stand for a document under its name."""
         return self.seal.close(name, orjson.dumps(dict(document)))
 
+    def sign(self, folder: str) -> int:
+        """Sign what is whole in a folder and has no signature of our key; give their number."""
+        backend, plain, signed = self.place.writing(), Seal(), 0
+        for entry in list(backend.list(folder)):
+            data = backend.read(entry.name) or b""
+            try:
+                self.seal.open(entry.name, data)
+                continue
+            except Unsealed as error:
+                if not error.unsigned:
+                    continue
+            with suppress(Unsealed):  # damaged, and stays so
+                content = plain.open(entry.name, data)
+                backend.replace(entry.name, self.seal.close(entry.name, content))
+                self.refused.pop(entry.name, None)
+                signed += 1
+        return signed
+
     def refuse(self, name: str, error: Unsealed) -> None:
         """Say once that a document is not believed; of unsigned ones, once for all."""
         if name in self.refused:
@@ -77,7 +96,7 @@ class Documents:
             logger.warning(
                 "%s in %s is %s, and not used; nothing in this store is that has no signature of "
                 "the signing key of the settings. If you trust what is in it, sign it: "
-                "Store(...).sign()",
+                "open_store().sign()",
                 name,
                 self.place.url,
                 error,

@@ -68,6 +68,23 @@ class RunManifests:
         names = self._listed(pipeline)
         return self._documents.read(f"{_folder(pipeline)}/{names[0]}") if names else None
 
+    def pin(self, pipeline: str, run_id: str, pinned: bool = True) -> None:
+        """Have a run stay, with all that it made and used, until this is taken back."""
+        name = self._name(pipeline, run_id)
+        if name is None:
+            return
+        pin = pin_name(f"{_folder(pipeline)}/{name}")
+        if pinned:
+            self._documents.write(pin, {"run": run_id})
+        else:
+            self._documents.place.writing().delete(pin)
+
+    def is_pinned(self, pipeline: str, run_id: str) -> bool:
+        """Tell whether a run is to stay."""
+        name = self._name(pipeline, run_id)
+        pin = name and pin_name(f"{_folder(pipeline)}/{name}")
+        return bool(pin) and self._documents.read(str(pin)) is not None
+
     def _last(self, pipeline: str) -> str | None:
         pointer = self._documents.read(f"{_folder(pipeline)}/{_LAST}")
         return None if pointer is None else str(pointer.get("name"))
@@ -90,6 +107,11 @@ class RunManifests:
 def is_manifest(name: str) -> bool:
     """Tell whether a file name is that of a run manifest, and not of the pointer to the last."""
     return name[:13].isdigit() and name[13:14] == "-" and name.endswith(".json")
+
+
+def pin_name(name: str) -> str:
+    """The name of what says that the run of a manifest stays."""
+    return f"pins/{name.removeprefix(f'{FOLDER}/')}"
 
 
 def _folder(pipeline: str) -> str:

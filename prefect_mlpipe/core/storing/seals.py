@@ -71,8 +71,12 @@ class Seal:
         checksum = blake3(content).hexdigest().encode()
         if self._key is None:
             return b"".join((_HEAD, checksum, _CONTENT, content, b"}"))
-        signature = self._signature(name, content)
+        signature = self._signed(name, content)
         return b"".join((_HEAD, checksum, _SIGNED, signature, _CONTENT, content, b"}"))
+
+    def signature(self, name: str, content: bytes) -> str | None:
+        """Sign something that is not a document of a store; `None` without a key."""
+        return None if self._key is None else self._signed(name, content).decode()
 
     def open(self, name: str, data: bytes) -> bytes:
         """Give the content of a sealed document.
@@ -87,13 +91,13 @@ class Seal:
                 raise Unsealed("damaged")
         elif not signed:
             raise Unsealed("not signed", unsigned=True)
-        elif not compare_digest(data[_SIGNATURE], self._signature(name, content)):
+        elif not compare_digest(data[_SIGNATURE], self._signed(name, content)):
             whole = data[_CHECKSUM] == blake3(content).hexdigest().encode()
             why = "signed with another key, or for another place" if whole else "damaged"
             raise Unsealed(why, unsigned=whole)
         return content
 
-    def _signature(self, name: str, content: bytes) -> bytes:
+    def _signed(self, name: str, content: bytes) -> bytes:
         assert self._key is not None
         signed = len(name).to_bytes(8, "little") + name.encode() + content
         return blake3(signed, key=self._key).hexdigest().encode()

@@ -26,6 +26,7 @@ from prefect_mlpipe.core.places.copies import limit_of
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost
+from prefect_mlpipe.core.storing.use import note_use
 from prefect_mlpipe.errors import InputChanged, MissingFile
 
 _KINDS = {"file": b"prefect-mlpipe file 1\n", "folder": b"prefect-mlpipe folder 1\n"}
@@ -60,6 +61,7 @@ class StoredFiles:
             format,
             name=place.name,
         )
+        note_use(self._local, self.name(stored), stored.checksum)
         if not self._stands(stored):
             self._copy_in(stored, place, source, contents)
         if self._remote is not None:

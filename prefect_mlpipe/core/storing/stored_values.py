@@ -30,6 +30,7 @@ from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost
 from prefect_mlpipe.core.storing.stored_files import StoredFiles
+from prefect_mlpipe.core.storing.use import note_use
 from prefect_mlpipe.errors import ValueDamaged
 
 INLINE_UP_TO = 4096  # bytes: these stand in the record itself
@@ -103,7 +104,7 @@ class Values:
         """Tell whether the bytes are there, without reading them."""
         if stored.inline is not None:
             return True
-        name = self._name(stored)
+        name = self.name(stored)
         if stored.format in ("file", "folder"):
             if self._remote is not None:
                 return self._remote.exists(self._files.marker(stored))
@@ -121,7 +122,7 @@ class Values:
             ValueDamaged: they do not match.
         """
         if stored.inline is None:
-            self._sound.forget(self._local.path(self._name(stored)))
+            self._sound.forget(self._local.path(self.name(stored)))
         if stored.format in ("file", "folder"):
             self._files.get(stored)
         else:
@@ -139,9 +140,10 @@ class Values:
         return self._present(stored)
 
     def _write(self, stored: StoredValue, format: Format, parts: Sequence[Part]) -> None:
-        name = self._name(stored)
+        name = self.name(stored)
         path = self._local.path(name)
         known = self._sound.is_known(path)
+        note_use(self._local, name, stored.checksum)
         if not self._stands(stored, format):
             self._sound.note(path, self._local.write(name, flattened(parts)), stored.checksum)
         if self._remote is None or (known and self._remote.exists(name)):
@@ -154,10 +156,10 @@ class Values:
 
     def _stands(self, stored: StoredValue, format: Format) -> bool:
         """Tell whether sound bytes of this checksum are already on this machine."""
-        facts = self._local.stat(self._name(stored))
+        facts = self._local.stat(self.name(stored))
         if facts is None or facts.st_size != stored.size:
             return False
-        path = self._local.path(self._name(stored))
+        path = self._local.path(self.name(stored))
         known = self._sound.checksum(path, facts)
         if known is not None:
             return known == stored.checksum
@@ -181,11 +183,11 @@ class Values:
             return self._read(stored, format)
         except ValueDamaged:
             self._drop_copy(stored)
-            self._remote.delete(self._name(stored))
+            self._remote.delete(self.name(stored))
             raise
 
     def _drop_copy(self, stored: StoredValue) -> None:
-        name = self._name(stored)
+        name = self.name(stored)
         self._local.delete(name)
         self._sound.forget(self._local.path(name))
 
@@ -217,7 +219,7 @@ class Values:
             raise damaged(self._url(stored), stored, found)
 
     def _present(self, stored: StoredValue) -> str:
-        name = self._name(stored)
+        name = self.name(stored)
         if self._remote is not None and not self._local.exists(name):
             with self._local.writing(name) as (_, temporary):
                 if not self._remote.download(name, temporary):
@@ -226,7 +228,8 @@ class Values:
             limit_of(self._local.folder).added(stored.size)
         return self._local.path(name)
 
-    def _name(self, stored: StoredValue) -> str:
+    def name(self, stored: StoredValue) -> str:
+        """The name of its file or folder in the store."""
         if stored.format in ("file", "folder"):
             return self._files.name(stored)
         return f"values/{stored.checksum[:2]}/{stored.checksum}{self._format(stored).suffix}"
@@ -234,7 +237,7 @@ class Values:
     def _url(self, stored: StoredValue) -> str:
         if stored.inline is not None:
             return "in the record"
-        return f"{(self._remote or self._local).url}/{self._name(stored)}"
+        return f"{(self._remote or self._local).url}/{self.name(stored)}"
 
     def _format(self, stored: StoredValue) -> Format:
         format = format_named(stored.format)

@@ -1,0 +1,151 @@
+"""What lies in a store, and what refers to what.
+
+Knows the layout of a store and the form of its documents. Decides nothing and removes nothing.
+
+Whatever names a stored value keeps it. So that no kind of document can be forgotten, a reference is
+recognised by its form wherever it stands in a document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+from prefect_mlpipe.core.places.backends import Backend, Entry
+from prefect_mlpipe.core.record import StoredValue
+from prefect_mlpipe.core.storing import published_values, records, run_manifests
+from prefect_mlpipe.core.storing.documents import Documents
+from prefect_mlpipe.core.storing.run_manifests import is_manifest
+
+Json = Any
+
+VALUES: Final = "values"
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_AT_ONCE = 1000  # documents read in one call
+
+
+@dataclass
+class Held:
+    """Everything that lies in a store under one checksum: a file, or the files of a folder."""
+
+    entries: list[Entry] = field(default_factory=list)
+    size: int = 0
+    modified: float = 0.0
+    undated: bool = False
+
+    def add(self, entry: Entry) -> None:
+        """Take in one name."""
+        self.entries.append(entry)
+        self.size += entry.size
+        self.modified = max(self.modified, entry.modified)
+        self.undated = self.undated or not entry.modified
+
+
+class Inventory:
+    """What a store held when it was looked at.
+
+    Args:
+        documents: the store's.
+    """
+
+    def __init__(self, documents: Documents) -> None:
+        self.documents = documents
+        self.backend: Backend = documents.place.reading()
+        self.folders: dict[str, list[Entry]] = {}
+        for entry in self.backend.list(""):
+            self.folders.setdefault(entry.name.partition("/")[0], []).append(entry)
+
+    def entries(self, folder: str) -> list[Entry]:
+        """Give what lies in a folder of the store, at any depth."""
+        return self.folders.get(folder, [])
+
+    @cached_property
+    def values(self) -> dict[str, Held]:
+        """Checksum → what lies under it."""
+        found: dict[str, Held] = {}
+        for entry in self.entries(VALUES):
+            found.setdefault(checksum_in(entry.name), Held()).add(entry)
+        return found
+
+    @cached_property
+    def records(self) -> dict[str, dict[str, Json]]:
+        """Key → record as JSON; without those that cannot be believed."""
+        found = self._documents(records.FOLDER)
+        return {name.rpartition("/")[2]: document for name, document in found.items()}
+
+    @cached_property
+    def runs(self) -> dict[str, dict[str, Json]]:
+        """Name in the store → run manifest."""
+        found = self._documents(run_manifests.FOLDER)
+        return {n: each for n, each in found.items() if is_manifest(n.rpartition("/")[2])}
+
+    @cached_property
+    def published(self) -> dict[str, dict[str, Json]]:
+        """Name in the store → version or alias of a published value."""
+        return self._documents(published_values.FOLDER)
+
+    def _documents(self, folder: str) -> dict[str, dict[str, Json]]:
+        names = [entry.name for entry in self.entries(folder)]
+        found: dict[str, dict[str, Json]] = {}
+        for start in range(0, len(names), _AT_ONCE):
+            found |= self.documents.read_many(names[start : start + _AT_ONCE])
+        return found
+
+
+def checksum_in(name: str) -> str:
+    """The checksum in the name of a stored value, of a file in a folder, or of what goes with it.
+
+    `values/3f/3f9c….npy` and `values/3f/3f9c…/digits.csv` both give `3f9c…`.
+    """
+    return name.split("/", 3)[2][:64]
+
+
+def references(document: Json) -> Iterator[StoredValue]:
+    """Find the references to stored values in a document, wherever they stand."""
+    waiting = [document]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Mapping):
+            waiting += each.values()
+        elif isinstance(each, list):
+            found = _reference(each)
+            if found is None:
+                waiting += each
+            elif found.inline is None:
+                yield found
+
+
+def _reference(items: list[Json]) -> StoredValue | None:
+    if len(items) != len(StoredValue._fields):
+        return None
+    digest, checksum, size = items[:3]
+    if not (isinstance(digest, str) and isinstance(checksum, str) and isinstance(size, int)):
+        return None
+    if not (_DIGEST.fullmatch(digest) and _DIGEST.fullmatch(checksum)):
+        return None
+    return StoredValue.from_json(items)
+
+
+def digests(document: Json) -> Iterator[str]:
+    """Find whatever looks like a digest in a document, names of entries included."""
+    waiting = [document]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            if _DIGEST.fullmatch(each):
+                yield each
+        elif isinstance(each, Mapping):
+            waiting += [*each, *each.values()]
+        elif isinstance(each, list):
+            waiting += each
+
+
+def keys_of(run: Mapping[str, Json]) -> Iterator[str]:
+    """The keys of the records that a run made or reused."""
+    for entry in run["nodes"]:
+        if entry["key"]:
+            yield entry["key"]
