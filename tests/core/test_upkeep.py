@@ -15,7 +15,7 @@ from prefect_mlpipe.core.upkeep.pruning import Pruned
 from prefect_mlpipe.errors import ValueMissing
 from tests.core.stores import a_record, flip, forced, path_of
 
-HOUR, DAY = 3600.0, 86400.0
+DAY = 86400.0
 
 
 def value(store: Store, number: int) -> StoredValue:
