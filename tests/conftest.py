@@ -1,4 +1,5 @@
-"""What all tests share: a home of their own for Prefect, one server for the session, a browser.
+"""What all tests share: a home of their own for Prefect, one server for the session, a browser,
+S3 servers.
 
 Nothing here imports Prefect before a test asks for it: the tests of `core` pay for none of this.
 A test that forgets to ask for `api` gets Prefect's error that no API is set, and never a temporary
@@ -22,6 +23,7 @@ os.environ.update(
 
 from tests.browser import browser  # noqa: E402
 from tests.project import project  # noqa: E402
+from tests.s3 import bucket, moto, rclone, s3  # noqa: E402
 from tests.server import api, prefect_server  # noqa: E402
 
-__all__ = ["api", "browser", "prefect_server", "project"]
+__all__ = ["api", "browser", "bucket", "moto", "prefect_server", "project", "rclone", "s3"]

@@ -9,13 +9,17 @@ All methods are cross-thread and cross-process safe.
 from __future__ import annotations
 
 import inspect
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from typing_extensions import override
 
-from prefect_mlpipe.core.places.backends import Backend, Bytes, Entry, unavailable
+from prefect_mlpipe.core.places import transfers
+from prefect_mlpipe.core.places.backends import Backend, Bytes, Entry
+from prefect_mlpipe.core.places.remote_errors import is_absent, remote_unavailable, shown
+from prefect_mlpipe.errors import StoreUnavailable
 
 
 class RemoteBackend(Backend):
@@ -25,29 +29,30 @@ class RemoteBackend(Backend):
     """
 
     def __init__(self, url: str, **options: Any) -> None:
-        self.url = url.rstrip("/") if not url.endswith("://") else url
+        self._url = url.rstrip("/") if not url.endswith("://") else url
+        self.url = shown(self._url)
         self._options = options
         self._lock = threading.Lock()
-        self._opened: tuple[Any, str] | None = None
+        self._opened: tuple[int, Any, str] | None = None
         self._honours_create: bool | None = None
 
     @property
     def files(self) -> Any:
         """The fsspec file system, made at first use."""
-        return self._open()[0]
+        return self._open()[1]
 
     def path(self, name: str) -> str:
         """Give the name of the object for the file system."""
-        return self._open()[1] + name
+        return self._open()[2] + name
 
     @override
     def read(self, name: str) -> bytes | None:
         try:
-            return bytes(self.files.cat_file(self.path(name)))
-        except FileNotFoundError:
-            return None
+            return transfers.read(self.files, self.path(name))
         except Exception as error:
-            raise unavailable(self.url, f"reading {name}", error) from error
+            if is_absent(error):
+                return None
+            raise remote_unavailable(self._url, f"reading {name}", error) from error
 
     @override
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
@@ -55,15 +60,15 @@ class RemoteBackend(Backend):
             return {}
         paths = {self.path(name): name for name in names}
         try:
-            answers = self.files.cat(list(paths), on_error="return")
+            answers = transfers.read_many(self.files, list(paths))
         except Exception as error:
-            raise unavailable(self.url, f"reading {len(names)} names", error) from error
+            raise remote_unavailable(self._url, f"reading {len(names)} names", error) from error
         found = {}
         for path, answer in answers.items():
-            if isinstance(answer, FileNotFoundError):
-                continue
             if isinstance(answer, BaseException):
-                raise unavailable(self.url, f"reading {paths[path]}", answer) from answer
+                if is_absent(answer):
+                    continue
+                raise remote_unavailable(self._url, f"reading {paths[path]}", answer) from answer
             found[paths[path]] = bytes(answer)
         return found
 
@@ -74,12 +79,12 @@ class RemoteBackend(Backend):
                 self._make_parent(name)
                 self.files.pipe_file(self.path(name), data, mode="create")
                 return True
-            if self.files.exists(self.path(name)):
+            if transfers.exists(self.files, self.path(name)):
                 return False
         except FileExistsError:
             return False
         except Exception as error:
-            raise unavailable(self.url, f"writing {name}", error) from error
+            raise remote_unavailable(self._url, f"writing {name}", error) from error
         self.replace(name, data)
         return True
 
@@ -99,41 +104,54 @@ class RemoteBackend(Backend):
             self._make_parent(name)
             self.files.pipe_file(self.path(name), bytes(data))
         except Exception as error:
-            raise unavailable(self.url, f"writing {name}", error) from error
+            raise remote_unavailable(self._url, f"writing {name}", error) from error
 
-    def upload(self, path: str, name: str) -> None:
+    def upload(self, name: str, size: int, pieces: Callable[[], Iterable[Bytes]]) -> None:
+        """Write a large value from pieces that come in order. The object is seen when it is whole.
+
+        Args:
+            name: where to.
+            size: of all pieces together.
+            pieces: gives them, once.
+        """
+        try:
+            self._make_parent(name)
+            transfers.upload(self.files, self.path(name), size, pieces)
+        except Exception as error:
+            raise remote_unavailable(self._url, f"writing {name}", error) from error
+
+    def upload_file(self, path: str, name: str) -> None:
         """Copy a file of this machine to a name. The object is seen when it is whole."""
         try:
             self._make_parent(name)
-            self.files.put_file(path, self.path(name))
+            transfers.upload_file(self.files, self.path(name), path)
         except Exception as error:
-            raise unavailable(self.url, f"writing {name}", error) from error
+            raise remote_unavailable(self._url, f"writing {name}", error) from error
 
     def download(self, name: str, path: str) -> bool:
         """Copy an object to a file of this machine; `False` where there is none."""
         try:
-            self.files.get_file(self.path(name), path)
-        except FileNotFoundError:
-            return False
+            transfers.download(self.files, self.path(name), path)
         except Exception as error:
-            raise unavailable(self.url, f"reading {name}", error) from error
+            if is_absent(error):
+                return False
+            raise remote_unavailable(self._url, f"copying {name} to here", error) from error
         return True
 
     @override
     def exists(self, name: str) -> bool:
         try:
-            return bool(self.files.exists(self.path(name)))
+            return transfers.exists(self.files, self.path(name))
         except Exception as error:
-            raise unavailable(self.url, f"looking for {name}", error) from error
+            raise remote_unavailable(self._url, f"looking for {name}", error) from error
 
     @override
     def delete(self, name: str) -> None:
         try:
             self.files.rm_file(self.path(name))
-        except FileNotFoundError:
-            return
         except Exception as error:
-            raise unavailable(self.url, f"deleting {name}", error) from error
+            if not is_absent(error):
+                raise remote_unavailable(self._url, f"deleting {name}", error) from error
 
     @override
     def list(self, folder: str) -> Iterator[Entry]:
@@ -141,10 +159,10 @@ class RemoteBackend(Backend):
         try:
             self.files.invalidate_cache()
             found = self.files.find(self.path(folder.strip("/")), detail=True)
-        except FileNotFoundError:
-            return
         except Exception as error:
-            raise unavailable(self.url, f"listing {folder}", error) from error
+            if is_absent(error):
+                return
+            raise remote_unavailable(self._url, f"listing {folder}", error) from error
         for path, facts in found.items():
             yield Entry(path.removeprefix(root), int(facts.get("size") or 0), _modified(facts))
 
@@ -156,33 +174,67 @@ class RemoteBackend(Backend):
         if not _is_object_store(self.files):
             self.files.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
 
-    def _open(self) -> tuple[Any, str]:
+    def _open(self) -> tuple[int, Any, str]:
+        # Connections and the thread that serves them do not cross a fork.
         opened = self._opened
-        if opened is None:
+        if opened is None or opened[0] != os.getpid():
             with self._lock:
-                opened = self._opened = self._opened or self._connect()
+                opened = self._opened
+                if opened is None or opened[0] != os.getpid():
+                    opened = self._opened = (os.getpid(), *self._connect())
         return opened
 
     def _connect(self) -> tuple[Any, str]:
-        from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # only for remote stores
-
+        _refuse_unfit(self._url)
         try:
-            files, root = url_to_fs(self.url, **{**default_options(self.url), **self._options})
+            files, root = opened(self._url, self._options)
         except Exception as error:
-            raise unavailable(self.url, "opening it", error) from error
+            raise remote_unavailable(self._url, "opening it", error) from error
         return files, root.rstrip("/") + "/"
 
 
-def default_options(url: str) -> dict[str, Any]:
-    """Options that other people's S3 servers need; what the user gives goes over them.
+def opened(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str]:
+    """The file system of a URL and the path in it, with what other people's S3 servers need.
 
-    By default boto checks a checksum of the whole object on every range read, which fails.
+    By default boto checks a checksum of the whole object on every range read, which fails. It tries
+    an address that does not answer for minutes. And it hashes what it sends, which takes longer
+    than sending it; values have checksums of their own.
+
+    Args:
+        url: any that fsspec knows.
+        options: of the user, which go over ours.
     """
-    if not url.startswith(("s3://", "s3a://")):
-        return {}
-    when = "when_required"
-    checks = {"request_checksum_calculation": when, "response_checksum_validation": when}
-    return {"config_kwargs": checks, "use_listings_cache": False}
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # only for remote places
+
+    given = dict(options or {})
+    if url.startswith(("s3://", "s3a://")):
+        config = {**_S3_CONFIG, **given.pop("config_kwargs", {})}
+        given = {"use_listings_cache": False, **given, "config_kwargs": config}
+    files, path = url_to_fs(url, **given)
+    return files, path
+
+
+_S3_CONFIG = {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+    "connect_timeout": 5,
+    "read_timeout": 60,
+    "retries": {"mode": "standard", "total_max_attempts": 3},
+    "s3": {"payload_signing_enabled": False},
+}
+
+
+def _refuse_unfit(url: str) -> None:
+    """Refuse what would work by half."""
+    if "::" in url:
+        advice = "Name the place itself: what is read is kept on this machine anyway."
+    elif url.startswith("local://"):
+        advice = "Write the path of the folder."
+    else:
+        return
+    raise StoreUnavailable(
+        f"{shown(url)} cannot be a store.", {"reason": "writing there is not safe"}, advice
+    )
 
 
 def _creates_once(files: Any) -> bool:
@@ -191,8 +243,9 @@ def _creates_once(files: Any) -> bool:
 
 
 def _is_object_store(files: Any) -> bool:
-    protocols = {files.protocol} if isinstance(files.protocol, str) else set(files.protocol)
-    return bool(protocols & {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"})
+    return bool(
+        transfers.protocols(files) & {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"}
+    )
 
 
 def _modified(facts: dict[str, Any]) -> float:

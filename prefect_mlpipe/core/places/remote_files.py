@@ -13,14 +13,14 @@ from typing import Any
 
 from blake3 import blake3
 
-from prefect_mlpipe.core.places import copies
-from prefect_mlpipe.core.places.remote_backend import default_options
+from prefect_mlpipe.core.places import copies, transfers
+from prefect_mlpipe.core.places.remote_backend import opened
 from prefect_mlpipe.errors import MissingFile
 
 
 def file_state(url: str) -> str:
     """What identifies the present version of a remote file; one request."""
-    files, path = _opened(url)
+    files, path = opened(url)
     try:
         facts = files.info(path)
     except FileNotFoundError as error:
@@ -32,7 +32,7 @@ def file_state(url: str) -> str:
 
 def folder_states(url: str) -> dict[str, str]:
     """Relative names below a remote folder, sorted, with the version of each; one listing."""
-    files, path = _opened(url)
+    files, path = opened(url)
     files.invalidate_cache()
     root = path.rstrip("/") + "/"
     found = files.find(path, detail=True)
@@ -48,16 +48,16 @@ def folder_states(url: str) -> dict[str, str]:
 
 def fetched_file(url: str) -> str:
     """Copy a remote file to this machine, unless this version is there; gives the path."""
-    files, path = _opened(url)
+    files, path = opened(url)
     target = os.path.join(_copy_of(file_state(url)), url.rstrip("/").rpartition("/")[2])
     if not os.path.exists(target):
-        copies.install(target, lambda temporary: files.get_file(path, temporary))
+        copies.install(target, lambda temporary: transfers.download(files, path, temporary))
     return target
 
 
 def fetched_folder(url: str) -> str:
     """Copy a remote folder to this machine, unless these versions are there; gives the path."""
-    files, path = _opened(url)
+    files, path = opened(url)
     states = folder_states(url)
     target = os.path.join(_copy_of("\n".join(states.values())), _final_name(url))
 
@@ -65,7 +65,7 @@ def fetched_folder(url: str) -> str:
         for name in states:
             inside = os.path.join(temporary, name)
             os.makedirs(os.path.dirname(inside), exist_ok=True)
-            files.get_file(f"{path.rstrip('/')}/{name}", inside)
+            transfers.download(files, f"{path.rstrip('/')}/{name}", inside)
 
     if not os.path.exists(target):
         copies.install(target, fill)
@@ -88,13 +88,6 @@ def _version(facts: dict[str, Any]) -> str:
         return f"version {version}"
     names = ("ETag", "etag", "md5Hash", "size", "LastModified", "mtime", "created", "last_modified")
     return "state " + " ".join(f"{name}={facts[name]}" for name in names if facts.get(name))
-
-
-def _opened(url: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # only for remote files
-
-    files, path = url_to_fs(url, **default_options(url))
-    return files, path
 
 
 def _missing(url: str, kind: str) -> MissingFile:

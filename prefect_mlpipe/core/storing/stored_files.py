@@ -160,7 +160,7 @@ class StoredFiles:
         root = self.name(stored)
         for name, content in contents:
             if content:
-                self._remote.upload(f"{self._local.path(root)}/{name}", f"{root}/{name}")
+                self._remote.upload_file(f"{self._local.path(root)}/{name}", f"{root}/{name}")
         self._remote.replace(self.marker(stored), orjson.dumps(contents))
 
     def _fetch(self, stored: StoredValue, remote: RemoteBackend) -> None:

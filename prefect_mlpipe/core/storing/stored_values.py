@@ -151,7 +151,7 @@ class Values:
         if stored.size < UPLOAD_ABOVE:
             self._remote.replace(name, b"".join(flattened(parts)))
         else:
-            self._remote.upload(path, name)
+            self._remote.upload(name, stored.size, lambda: flattened(parts))
         limit_of(self._local.folder).added(stored.size)
 
     def _stands(self, stored: StoredValue, format: Format) -> bool:
