@@ -6,7 +6,7 @@ a plan cannot differ from the run but where a fact has changed in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from prefect_mlpipe.core.code import Code
@@ -52,7 +52,7 @@ class Decider:
         self._store = store
         self._baseline = baseline
         self._clock = clock
-        self._beforehand: dict[str, Record] | None = None
+        self._beforehand: dict[str, Record | None] | None = None
 
     def manifest(self, node: Node, outputs: Outputs) -> Manifest:
         """Return everything that the key of a node is made of; see `Keyer.manifest`."""
@@ -75,12 +75,27 @@ class Decider:
         )
         return decision, record
 
+    def look_up(self, keys: Sequence[str]) -> None:
+        """Ask for the records of several keys in one call, before they are decided on."""
+        known = self._known()
+        unknown = [key for key in keys if key not in known]
+        if len(unknown) > 1:
+            found = self._store.records.read_many(unknown)
+            known.update((key, found.get(key)) for key in unknown)
+
     def _record(self, key: str, first: bool) -> Record | None:
         """Give the record of a key; asked again, it is looked for anew: others may write too."""
+        known = self._known()
+        if key in known:
+            record = known.pop(key)
+            if first:
+                return record
+        return self._store.records.read(key)
+
+    def _known(self) -> dict[str, Record | None]:
         if self._beforehand is None:
-            self._beforehand = self._baseline.records()
-        known = self._beforehand.pop(key, None)
-        return known if known is not None and first else self._store.records.read(key)
+            self._beforehand = {**self._baseline.records()}
+        return self._beforehand
 
     def _changes(self, node: Node, manifest: Manifest, key: str) -> list[Reason]:
         refused = self._store.records.refused(key)

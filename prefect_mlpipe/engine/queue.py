@@ -93,6 +93,7 @@ class Queue:
         self._running: dict[StepRun, None] = {}
         self._timed: dict[StepRun, None] = {}
         self._leaders: dict[str, StepRun] = {}
+        self._keyed: list[StepRun] = []  # their records are asked for in one call
         self._released = 0.0
 
     # -- what the engine asks -------------------------------------------------------------------
@@ -101,8 +102,11 @@ class Queue:
         """Start all that is ready and take in outcomes until told to stop or nothing is left."""
         self._until = until
         while True:
-            while self.ready:
-                self._start(self.ready.pop())
+            while self.ready or self._keyed:
+                if self.ready:
+                    self._start(self.ready.pop())
+                else:
+                    self._conclude_together()
             if until() or not (self._running or self._turns.waiting):
                 return
             self._take(self._next())
@@ -111,6 +115,7 @@ class Queue:
         """Give up everything that still runs or waits; after this nothing is outstanding."""
         self.stopped = self.stopped or message
         self._turns.give_up()
+        self._keyed.clear()
         for run in list(self._running):
             self._give_up(run, state, message)
             run.error = run.error or RunCancelled(
@@ -206,7 +211,23 @@ class Queue:
             run.key = key = self._decider.keyer.key_of_its_own(key, run.name)
         elif self._follow(run, self._leaders.get(key)):
             return
+        elif not self._store.is_local:
+            self._leaders[key] = run
+            self._keyed.append(run)
+            return
         self._conclude(run)
+
+    def _conclude_together(self) -> None:
+        """Decide on runs whose records lie where each call costs a round trip."""
+        runs, self._keyed = self._keyed, []
+        self._decider.look_up([run.key for run in runs if run.key is not None])
+        for run in runs:
+            if run.settled:  # what one of them met may have ended the others
+                continue
+            if self.stopped is not None:
+                self._settle(run, "cancelled")
+            else:
+                self._conclude(run)
 
     def _conclude(self, run: StepRun, *, waited: bool = False) -> None:
         """Decide on a run whose key is known: reuse, submit, or wait for who computes the same."""
