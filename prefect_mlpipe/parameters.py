@@ -78,11 +78,9 @@ def show(name: str, value: Any, store: Callable[[], Store]) -> Any:
             {"at": f"{name}{error.path}", "type": error.type, "because": error.why},
             "Pass plain data; make what cannot be stored in a step. Nothing ran.",
         ) from error
-    return {
-        _MARK: stored.type,
-        "value": stored.to_json(),
-        "signature": store().signature(stored),
-    }
+    reference = {_MARK: stored.type, "value": stored.to_json()}
+    signature = store().signature(stored)
+    return reference if signature is None else {**reference, "signature": signature}
 
 
 def stored_in(parameters: Mapping[str, Any]) -> list[Any]:

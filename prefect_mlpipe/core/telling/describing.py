@@ -120,8 +120,9 @@ def _facts(value: object, at: str, name: str, depth: int) -> Iterator[tuple[str,
     if isinstance(value, list | tuple | set | frozenset | dict):
         yield f"{at} length".strip(), f"{len(value):,}"
     if depth < _DEPTH:
+        hidden = name if _SECRET_NAME.search(name) else ""  # what lies in a bag of secrets is one
         for place, inner, child in children:
-            yield from _facts(child, f"{at}{place}".strip(), inner, depth + 1)
+            yield from _facts(child, f"{at}{place}".strip(), hidden or inner, depth + 1)
 
 
 def _text(value: object, name: str) -> str | None:
