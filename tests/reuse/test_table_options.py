@@ -56,7 +56,7 @@ SEEN = [
         ),
         "x + 1",
         "x + 2",
-        "reads changed: clean",
+        "reads changed: clean (code of helpers.clean)",
         file="helpers.py",
     ),
     rerun(
@@ -71,7 +71,7 @@ SEEN = [
         ),
         "x + 1",
         "x + 2",
-        "reads changed: clean",
+        "reads changed: clean (code of helpers.deep)",
         file="helpers.py",
     ),
     rerun(
