@@ -120,6 +120,7 @@ def test_another_value_is_seen(lab: Lab, name: str, value: str, other: str, show
             arguments_after=f"x={other}",
         ),
     )
+    assert outcome.plan["make"] == ("run", ["code changed: main.make"])
     assert outcome.plan["below"] == ("run?", ["input 'x' may change (from make)"])
     assert outcome.reasons("below") == ["input 'x' changed (from make)"]
 
@@ -157,6 +158,7 @@ def test_11_one_element_in_the_middle_of_100_mb(lab: Lab) -> None:
             arguments_after=f"x={then}",
         ),
     )
+    assert outcome.plan["make"] == ("run", ["code changed: main.make"])
     assert outcome.reasons("below") == ["input 'x' changed (from make)"]
 
 
@@ -210,6 +212,8 @@ def test_what_an_argument_does_is_seen(
     outcome = check(lab, Row(name, before, after, "rerun", why, arguments="x=F"))
     assert outcome.reasons("below") == ["input 'x' changed (from make)"]
     assert named.removeprefix("code of ") in outcome.steps["direct"]["explain"]
+    code = named.removeprefix("code of ") if named.startswith("code of ") else "main.F"
+    assert outcome.plan["make"] == ("run", [f"code changed: {code}"])
 
 
 def test_15d_a_method_of_an_object_that_is_given(lab: Lab) -> None:
