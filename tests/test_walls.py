@@ -39,6 +39,7 @@ LAYERS = (
     "localruns",
     "flowruns",
     "deploy",
+    "pipeline_options",
     "pipelines",
     "__init__",
 )
@@ -75,6 +76,7 @@ FOREIGN = {
     "reporting": {"dask", "distributed"},
     "runs": {"dask", "distributed"},
     "deploy": {"dask", "distributed"},
+    "pipeline_options": {"dask", "distributed"},
     "pipelines": {"dask", "distributed"},
 }
 

@@ -23,7 +23,7 @@ from prefect_mlpipe.core.reading import reach
 
 _REGISTERS = (classes, objects, reach)  # imported for the handlers that they register
 
-__all__ = ["Buffers", "code_in", "digest", "digest_and_owners", "known", "owners"]
+__all__ = ["Buffers", "code_in", "digest", "digest_and_owners", "known_of", "owners"]
 
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 _SHORT = 1024
@@ -82,12 +82,14 @@ class Known(NamedTuple):
     code: Code | None
 
 
-def known(value: object) -> Known:
+def known_of(value: object) -> Known:
     """Return the digest of a value with whose types and which code are in it, in one walk."""
     encoder = Encoder()
-    piece = encoder.whole(value)
+    digest = blake3(encoder.whole(value)).hexdigest()
+    if not encoder.reach:  # as with plain data
+        return Known(digest, frozenset(), None)
     owned, parts = _sorted(encoder.reach)
-    return Known(blake3(piece).hexdigest(), owned, code_of_parts(parts))
+    return Known(digest, owned, code_of_parts(parts))
 
 
 def owners(value: object) -> frozenset[str]:

@@ -20,7 +20,7 @@ from blake3 import blake3
 from pydantic import Secret, SecretBytes, SecretStr
 
 from prefect_mlpipe.core.code import Code, CodeReader
-from prefect_mlpipe.core.digest import digest, known
+from prefect_mlpipe.core.digest import digest, known_of
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.files import File, Folder, noting_files
@@ -124,10 +124,10 @@ class Keyer:
                 continue
             kind = type(value)
             if kind is Output:
-                output = reference(value)
-                inputs[name] = output.digest
+                known = reference(value)
+                inputs[name] = known.digest
                 sources[name] = _source(value)
-                owned += output.owners
+                owned += known.owners
             elif kind in _SCALARS:
                 inputs[name] = digest(value)
                 text = repr(value)
@@ -281,7 +281,7 @@ class Keyer:
         if callable(function) and not isinstance(function, type):
             code = self._reader.read(function)
             return code.digest, code.environment, code
-        content, owners, own = known(with_files(item))
+        content, owners, own = known_of(with_files(item))
         return content, self._owned(tuple(sorted(owners))), own
 
     def _literal(
@@ -300,7 +300,7 @@ class Keyer:
             return outputs[-1]
 
         try:
-            found, owners, code = known(with_files(replace_outputs(value, note)))
+            found, owners, code = known_of(with_files(replace_outputs(value, note)))
         except MissingFile as error:
             raise MissingFile(
                 f"Step '{node}' was given a path that does not exist.",

@@ -232,7 +232,7 @@ def test_a_flow_past_its_timeout_stops_and_nothing_stays_running(seen: Seen, sto
     with pytest.raises(TimeoutError):
         mine.with_options(store=store)()
     assert seen.flow_run("past its time")["state_name"] == "TimedOut"
-    states = {n: t["state_name"] for n, t in seen.task_runs("past its time", 2).items()}
+    states = seen.states("past its time", 2)
     assert states == {"long": "Cancelled", "double": "Cancelled"}
 
 

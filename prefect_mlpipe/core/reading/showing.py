@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from prefect_mlpipe.core.encoding.classes import annotations_of, owner_of_class
+from prefect_mlpipe.core.encoding.classes import owner_of_class
 from prefect_mlpipe.core.encoding.parts import Parts, alone
 from prefect_mlpipe.core.encoding.pieces import count, text
+from prefect_mlpipe.core.encoding.type_hints import annotations_of
 from prefect_mlpipe.core.reading.bytecode import shape_of
 
 
