@@ -8,7 +8,8 @@ from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.current import Current, current, log_metrics, output_folder
 from prefect_mlpipe.engine.keying import EnvVar
 from prefect_mlpipe.errors import MlpipeError
-from prefect_mlpipe.pipelines import Pipeline, RunOptions, pipeline
+from prefect_mlpipe.pipeline_options import RunOptions
+from prefect_mlpipe.pipelines import Pipeline, pipeline
 from prefect_mlpipe.plans import Plan, StepPlan
 from prefect_mlpipe.publishing import publish, published
 from prefect_mlpipe.step_options import Resources

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from prefect_mlpipe.core.manifest import CODE, Manifest, Reason, changed_parts, replaced
+from prefect_mlpipe.core.manifest import Manifest, Reason, changed_parts, replaced
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.core.telling.describing import (
@@ -154,7 +154,7 @@ def explanation(
     if before is None or now is None:
         return lines
     pair = now.code(now.manifest.code), before.code(before.manifest.code)
-    changes = now.manifest.diff(before.manifest, *(code and code.parts for code in pair))
+    changes = now.manifest.diff(before.manifest, lambda code: _pieces(code, now, before))
     others = [change for change in changes if change not in reasons]
     if others and {reason.kind for reason in reasons} - {"input may change"}:
         lines.append("  Changed since then, too:")
@@ -172,6 +172,11 @@ def explanation(
 
 
 # Code
+
+
+def _pieces(code: str, *sides: Side) -> Mapping[str, str] | None:
+    known = (side.code(code) for side in sides)
+    return next((found.parts for found in known if found is not None), None)
 
 
 def _code_blocks(old: KeptCode | None, new: KeptCode | None, store: Store) -> Iterator[list[str]]:
@@ -233,6 +238,7 @@ def _input_blocks(before: Side, now: Side, store: Store) -> Iterator[list[str]]:
         if name in new.sources and name in old.sources:
             handed = before.values(old.sources[name]), now.values(new.sources[name])
             yield from _handed_on(name, new.sources[name], *handed, store)
+            yield from _brought(f"input {name}", before, now, store)
         elif not (name in new.shown and name in old.shown):
             facts = _facts(before, name, store), _facts(now, name, store)
             yield from _described(f"input {name}", before, now, facts, store)
@@ -240,34 +246,42 @@ def _input_blocks(before: Side, now: Side, store: Store) -> Iterator[list[str]]:
         if new.reads[name] != old.reads[name]:
             place = f"read {name}"
             facts = dict(old.described.get(place, {})), dict(new.described.get(place, {}))
-            yield from _described(f"reads {name}", before, now, facts, store)
+            yield from _described(place, before, now, facts, store)
 
 
 def _described(
-    head: str, before: Side, now: Side, facts: tuple[Facts, Facts], store: Store
+    place: str, before: Side, now: Side, facts: tuple[Facts, Facts], store: Store
 ) -> Iterator[list[str]]:
-    """Compare two descriptions, and the code of what has some: a function, an object."""
-    old, new = ({n: f for n, f in each.items() if n != CODE} for each in facts)
-    codes = facts[0].get(CODE, ""), facts[1].get(CODE, "")
-    if not old or not new:
+    """Compare two descriptions, and the code that came with what is described."""
+    head = _head(place)
+    if not all(facts):
         yield [f"{head}: what it was is not known any more"]
         return
-    lines = differences(old, new)
-    coded = codes[0] != codes[1] and all(codes)
-    if lines or not coded:
+    code = [*_brought(place, before, now, store)]
+    lines = differences(*facts)
+    if lines or not code:
         yield _told(head, lines)
-    if coded:
+    yield from code
+
+
+def _brought(place: str, before: Side, now: Side, store: Store) -> Iterator[list[str]]:
+    """Compare the code that a value brought along then and now."""
+    codes = before.manifest.brought.get(place, ""), now.manifest.brought.get(place, "")
+    if codes[0] != codes[1] and all(codes):
         for block in _code_blocks(before.code(codes[0]), now.code(codes[1]), store):
-            yield [f"{head}, code {block[0]}", *block[1:]]
+            yield [f"{_head(place)}, code {block[0]}", *block[1:]]
+
+
+def _head(place: str) -> str:
+    kind, _, name = place.partition(" ")
+    return f"reads {name}" if kind == "read" else place
 
 
 def _facts(side: Side, name: str, store: Store) -> Facts:
     """Return what is known of an input that is not an output of a step on both sides."""
     manifest = side.manifest
-    if name in manifest.shown:
-        return {"": manifest.shown[name]}
     if name not in manifest.sources:
-        return dict(manifest.described.get(f"input {name}", {}))
+        return manifest.facts(name)
     values = [*side.values(manifest.sources[name]).values()]
     if len(values) != 1:
         return {}

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
 from prefect.flows import Flow
 from prefect.utilities.callables import get_call_parameters
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prefect_mlpipe import active
 from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads, adopt_computes
@@ -35,6 +34,13 @@ from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.errors import InvalidParameters, InvalidPipeline
 from prefect_mlpipe.parameters import close_schema, restore, show
+from prefect_mlpipe.pipeline_options import (
+    OURS,
+    PipelineOptions,
+    merged,
+    refuse_options,
+    run_options,
+)
 from prefect_mlpipe.planning import Barrier, Planner
 from prefect_mlpipe.plans import Plan
 from prefect_mlpipe.runs import Baseline, Runs
@@ -45,46 +51,6 @@ from prefect_mlpipe.tracing import Tracer, refuse_iterators
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_REFUSED = {
-    "task_runner": "say where steps run with compute={'default': Threads(max_workers=4)}",
-    "persist_result": "outputs are always in the store",
-    "result_storage": "say where the store is with store='...'",
-    "result_serializer": "the format follows from the type",
-    "cache_result_in_memory": "outputs go through the store",
-    "validate_parameters": "parameters are always validated",
-}
-_OURS = ("store", "compute", "refresh", "targets", "failures")
-
-
-class RunOptions(BaseModel):
-    """What one run may be asked besides its parameters; shown in the form of the Prefect UI.
-
-    Declare `run: RunOptions = RunOptions()` as a parameter of a pipeline to have it.
-
-    Attributes:
-        refresh: steps or groups that run although they could be reused; true for all.
-        targets: steps or groups that are wanted, with what they need; empty for all.
-        failures: what happens to the rest when a step fails.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    refresh: bool | list[str] = []
-    targets: list[str] = []
-    failures: Failures | None = None
-
-
-class PipelineOptions(BaseModel):
-    """The options of a pipeline that are ours; one object, so that copies cannot forget one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    store: str | Store | None = None
-    compute: dict[str, Target] = {}
-    refresh: bool | tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
-    failures: Failures | None = None
 
 
 class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
@@ -204,12 +170,12 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
                 names), `targets` (names), `failures` (`finish`, `stop`, `cancel`), or options of
                 Prefect's flows (`name`, `retries`, `timeout_seconds`, hooks, ...).
         """
-        ours = {name: options.pop(name) for name in _OURS if name in options}
-        _refuse_options(self.name, options)
+        ours = {name: options.pop(name) for name in OURS if name in options}
+        refuse_options(self.name, options)
         changed = copy.copy(self)
         if options:
             changed.__dict__.update(super().with_options(**options).__dict__)
-        changed.options = _merge(self.name, self.options, ours)
+        changed.options = merged(self.name, self.options, ours)
         return changed
 
     @property
@@ -329,19 +295,13 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         Raises:
             InvalidPipeline: the pipeline is called in another and has such an option.
         """
-        said = [name for name in _OURS if name != "compute" and getattr(self.options, name)]
+        said = [name for name in OURS if name != "compute" and getattr(self.options, name)]
         if said:
             raise InvalidPipeline(
                 f"Pipeline '{self.name}' is called in another pipeline, but has options of a run.",
                 {name: getattr(self.options, name) for name in said},
                 "Set them on the pipeline that is run: in it this one is only a group of steps.",
             )
-
-
-def run_options(arguments: Mapping[str, Any]) -> RunOptions:
-    """Return the `RunOptions` among the parameters, or none asked for."""
-    found = (value for value in arguments.values() if isinstance(value, RunOptions))
-    return next(found, RunOptions())
 
 
 async def _closed_later(deployment: Any) -> Any:
@@ -369,51 +329,6 @@ def _runner(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Callab
         parameters=parameters, return_annotation=types.get("return", signature.return_annotation)
     )
     return run_pipeline
-
-
-_TAKES = {
-    "store": "Give a path, a URL or a Store.",
-    "compute": "Give name → target: {'gpu': Threads()}; targets are in prefect_mlpipe.compute.",
-    "refresh": "Give True or names of steps.",
-    "targets": "Give names of steps.",
-    "failures": "Give 'finish', 'stop' or 'cancel'.",
-}
-
-
-def _merge(pipeline: str, options: PipelineOptions, changes: Mapping[str, Any]) -> PipelineOptions:
-    values = {**{name: getattr(options, name) for name in _OURS}, **changes}
-    if "compute" in changes:
-        values["compute"] = {**options.compute, **changes["compute"]}
-    for name in ("refresh", "targets"):
-        if isinstance(values[name], str):
-            values[name] = (values[name],)
-    try:
-        return PipelineOptions(**values)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        option = str(wrong["loc"][0])
-        raise InvalidPipeline(
-            f"Pipeline '{pipeline}' cannot take the option {option}={changes.get(option)!r}.",
-            {"problem": wrong["msg"]},
-            _TAKES[option],
-        ) from None
-
-
-def _refuse_options(name: str, options: Mapping[str, Any]) -> None:
-    known = set(inspect.signature(Flow.__init__).parameters) - {"self", "fn"}
-    for option in options:
-        if option in _REFUSED:
-            raise InvalidPipeline(
-                f"Pipeline '{name}' has the option '{option}', which fights the engine.",
-                {"option": f"{option}={options[option]!r}"},
-                f"Leave it out: {_REFUSED[option]}.",
-            )
-        if option not in known:
-            raise InvalidPipeline(
-                f"Pipeline '{name}' has an unknown option '{option}'.",
-                {"options": " ".join(_OURS)},
-                "Use one of these, or an option of Prefect's flows.",
-            )
 
 
 def _refuse_body(body: Any) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from prefect_mlpipe.compute.targets import compute_of
-from prefect_mlpipe.core.decide import Options, Reuse, Run, changes_since, decide
+from prefect_mlpipe.core.decide import Options, Reuse, Run, decide
 from prefect_mlpipe.core.graph import Graph, Node, Output
 from prefect_mlpipe.core.manifest import Manifest, Reason, distinct
 from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
@@ -119,14 +119,12 @@ class Planner:
         before = self._baseline.record(node)
         if before is None or run.manifest is None:
             return None, None
-        code = self._keyer.code(node.step, node.name).code
-        facts, codes = self._keyer.described(node.step, node.arguments)
-        read = {each.digest: each for each in (code, *codes.values())}
 
         def look_up(digest: str) -> KeptCode | None:
-            known = read.get(digest)
+            known = self._keyer.code_of(digest)
             return None if known is None else kept(known, before.manifest["code"], store.codes.read)
 
+        facts = self._keyer.described(node.step, node.arguments)
         manifest = run.manifest._replace(described=facts)
         now = Side(manifest, look_up, lambda source: values_in(self._document(), source))
         return side_of_record(store, before), now
@@ -235,8 +233,7 @@ class Planner:
         run.manifest = assumed = self._assume(node, before, unknown)
         if node.mapped is not None:
             # Its items are not known; but what all of them share is.
-            code = self._keyer.code(node.step, node.name).code
-            changes = changes_since(assumed, before, self._decider.parts(code))
+            changes = self._decider.changes(node, assumed, before)
             sure = [change for change in changes if change.kind in _SHARED]
             return ("run", tuple(sure)) if sure else ("run?", _may_change(unknown))
         decision, _ = self._decider.decide(node, assumed, assumed.key())

@@ -146,7 +146,7 @@ def counted_requests() -> Iterator[list[str]]:
     """Every request that this process sends in the block: `GET /bucket/key?query`.
 
     with counted_requests() as requests:
-        store.read_record(key)
+        store.records.read(key)
     assert len(requests) == 1
 
     Retries count; what other processes send does not.

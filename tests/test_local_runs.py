@@ -210,22 +210,25 @@ def test_a_step_that_changes_a_global_that_another_reads_is_told_of(project: Pro
     assert any("'count'" in text and "mutating.SEEN" in text for text in warnings)
 
 
+def one_step(project: Project, **options: Any) -> Any:
+    """A pipeline of one step with these options."""
+
+    @step(**options)
+    def f() -> int:
+        ran("f")
+        return 1
+
+    @pipeline
+    def p() -> int:
+        return f()
+
+    return project.own(p)
+
+
 def test_the_version_counts(project: Project) -> None:
-    def built(version: int | None) -> Any:
-        @step(version=version)
-        def f() -> int:
-            ran("f")
-            return 1
-
-        @pipeline
-        def p() -> int:
-            return f()
-
-        return project.own(p)
-
-    built(None).local()
-    built(1).local()
-    p = built(2)
+    one_step(project, version=None).local()
+    one_step(project, version=1).local()
+    p = one_step(project, version=2)
     p.local()
     assert project.ran() == ["f"] * 3
     assert reasons(p, "f") == ["version changed: 1 → 2"]
@@ -356,25 +359,13 @@ def test_targets_run_with_what_they_need_and_nothing_else(project: Project) -> N
 
 
 def test_an_uncached_step_leaves_a_record_that_nobody_finds(project: Project) -> None:
-    def built(cache: bool) -> Any:
-        @step(cache=cache)
-        def f() -> int:
-            ran("f")
-            return 1
-
-        @pipeline
-        def p() -> int:
-            return f()
-
-        return project.own(p)
-
-    built(False).local()
-    p = built(False)
+    one_step(project, cache=False).local()
+    p = one_step(project, cache=False)
     p.local()
     assert project.ran() == ["f", "f"]
     key = p.runs.last()["f"].key
     assert project.store.records.read(key) is not None
-    built(True).local()
+    one_step(project, cache=True).local()
     assert project.ran() == ["f"]
 
 

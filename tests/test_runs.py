@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,6 +132,26 @@ def test_the_summary_says_why_in_the_words_of_the_reasons(project: Project) -> N
     assert rows["load"].why == "; ".join(map(str, run["load"].reasons))
     assert rows["load"].why in summary_text("digits", [*rows.values()], 1.0)
     assert rows["double"].why == "2 reused"
+
+
+@step
+def applied(how: Callable[[int], int]) -> int:
+    return how(20)
+
+
+@pipeline
+def chosen(up: bool) -> int:
+    return applied((lambda x: x + 1) if up else (lambda x: x - 1))
+
+
+def test_the_summary_names_the_code_that_changed_in_an_argument(project: Project) -> None:
+    owned = project.own(chosen)
+    assert [owned.local(up) for up in (False, True)] == [19, 21]
+    document = project.store.runs.read("chosen", owned.runs.last().id)
+    assert document is not None
+    (row,) = summary_rows(document["nodes"])
+    code = "tests.test_runs.chosen.<locals>.<lambda>"
+    assert row.why == f"parameter 'how' changed: code of {code}"
 
 
 def test_runs_are_listed_filtered_and_got(project: Project) -> None:

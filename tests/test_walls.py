@@ -39,6 +39,7 @@ LAYERS = (
     "localruns",
     "flowruns",
     "deploy",
+    "pipeline_options",
     "pipelines",
     "__init__",
 )
@@ -76,6 +77,7 @@ FOREIGN = {
     "reporting": {"dask", "distributed"},
     "runs": {"dask", "distributed"},
     "deploy": {"dask", "distributed"},
+    "pipeline_options": {"dask", "distributed"},
     "pipelines": {"dask", "distributed"},
 }
 

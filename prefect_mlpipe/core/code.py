@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import is_
@@ -33,10 +33,13 @@ from prefect_mlpipe.core.encoding.parts import (
     Binding,
     Content,
     Part,
+    Parts,
     content_of,
+    entries,
     label_of_module,
+    together,
 )
-from prefect_mlpipe.core.encoding.pieces import Undigestible, packed
+from prefect_mlpipe.core.encoding.pieces import Undigestible, packed, text
 from prefect_mlpipe.core.environment import versions
 from prefect_mlpipe.core.reading.reach import attribute_values
 from prefect_mlpipe.core.reading.showing import with_what_shows
@@ -153,6 +156,19 @@ def _effects(function: Any, plain: Any) -> object:
     return effects(plain)
 
 
+def code_of_parts(parts: Parts) -> Code | None:
+    """Return the code that a value brings along, of which its encoding reached these parts.
+
+    Its digest says whether there is anything to tell of it; that of the value has counted it.
+    """
+    if not parts:
+        return None
+    labelled = {label: together(owns) for label, owns in sorted(parts.items())}
+    pieces = (text(each) for pair in labelled.items() for each in pair)
+    values = {label: tuple(owns.values()) for label, owns in parts.items()}
+    return Code(blake3(packed("brought", *pieces)).hexdigest(), labelled, {}, values)
+
+
 def effects(function: Any) -> list[str]:
     """Return the kind and names of the fields that the return annotation declares."""
     fields = declared_fields(resolve_annotations(function).get("return"))
@@ -167,10 +183,10 @@ class _Snapshot:
         self.bindings: dict[int, tuple[dict[str, Any], dict[str, object]]] = {}
         self.attributes: dict[int, Attributes] = {}
         self.contents: dict[int, Content] = {}
-        parts: dict[str, dict[bytes, object]] = {}
+        parts: Parts = {}
         asks: set[str] = set()
         distributions: set[str] = set()
-        for entry in _flat(reach):
+        for entry in entries(reach):
             kind = type(entry)
             if kind is str:
                 distributions.add(entry)
@@ -183,7 +199,7 @@ class _Snapshot:
         parts, shows = with_what_shows(parts, asks, function)
         self.code = Code(
             blake3(piece + shows).hexdigest(),
-            {label: _together(parts[label]) for label in sorted(parts)},
+            {label: together(parts[label]) for label in sorted(parts)},
             versions(distributions),
             {label: tuple(owns.values()) for label, owns in sorted(parts.items())},
         )
@@ -221,28 +237,6 @@ def _unchanged(content: Content) -> bool:
         return content_of(content.value) == content.piece
     except Undigestible:  # it has got something without content since
         return False
-
-
-def _together(owns: Mapping[bytes, object]) -> str:
-    """Return one digest for all parts of one label: two lambdas of one module share theirs."""
-    if len(owns) == 1:
-        return next(iter(owns)).hex()
-    return blake3(b"".join(sorted(owns))).hexdigest()
-
-
-def _flat(reach: list[Any]) -> Iterator[Any]:
-    seen: set[int] = set()
-    waiting = [reach]
-    while waiting:
-        entries = waiting.pop()
-        if id(entries) in seen:
-            continue
-        seen.add(id(entries))
-        for entry in entries:
-            if type(entry) is list:
-                waiting.append(entry)
-            else:
-                yield entry
 
 
 _snapshots: dict[tuple[int, frozenset[str]], _Snapshot] = {}

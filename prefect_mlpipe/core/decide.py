@@ -9,11 +9,11 @@ step above runs again and makes the same value, everything below is reused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from prefect_mlpipe.core.manifest import Manifest, Reason
+from prefect_mlpipe.core.manifest import Manifest, Pieces, Reason
 from prefect_mlpipe.core.record import Record
 
 
@@ -83,7 +83,7 @@ def decide(
 def changes_since(
     manifest: Manifest,
     before: Manifest | None,
-    parts: Callable[[str], Mapping[str, str] | None],
+    pieces: Pieces,
 ) -> list[Reason]:
     """Return the reasons that a new key has, compared with an earlier manifest of the same step.
 
@@ -91,10 +91,8 @@ def changes_since(
         manifest: of the step as it is now.
         before: of the same node in the last run, or the latest of the same function; `None` if
             never.
-        parts: digest of code → its pieces, as far as they are known.
+        pieces: the pieces of some code by its digest, as far as they are known.
     """
     if before is None:
         return [Reason("first run")]
-    if before.code == manifest.code:
-        return manifest.diff(before)
-    return manifest.diff(before, parts(manifest.code), parts(before.code))
+    return manifest.diff(before, pieces)

@@ -9,20 +9,21 @@ say itself what counts by a method `__mlpipe_digest__(self)` that returns plain 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from blake3 import blake3
 
+from prefect_mlpipe.core.code import Code, code_of_parts
 from prefect_mlpipe.core.encoding import classes, objects
 from prefect_mlpipe.core.encoding.encode import Encoder
-from prefect_mlpipe.core.encoding.parts import Part
+from prefect_mlpipe.core.encoding.parts import Part, Parts, entries
 from prefect_mlpipe.core.encoding.pieces import Buffers, scalar
 from prefect_mlpipe.core.reading import reach
 
 _REGISTERS = (classes, objects, reach)  # imported for the handlers that they register
 
-__all__ = ["Buffers", "code_in", "digest", "digest_and_owners", "owners"]
+__all__ = ["Buffers", "code_in", "digest", "digest_and_owners", "known_of", "owners"]
 
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 _SHORT = 1024
@@ -64,7 +65,31 @@ def digest_and_owners(
     encoder = Encoder(buffers)
     encoder.storing = storing
     piece = encoder.whole(value)
-    return blake3(piece).hexdigest(), frozenset(_names(encoder.reach))
+    return blake3(piece).hexdigest(), _sorted(encoder.reach)[0]
+
+
+class Known(NamedTuple):
+    """What one walk over a value tells of it.
+
+    Attributes:
+        digest: of the value.
+        owners: installed distributions that own the types in it.
+        code: the user's code that it brings along, `None` if there is none.
+    """
+
+    digest: str
+    owners: frozenset[str]
+    code: Code | None
+
+
+def known_of(value: object) -> Known:
+    """Return the digest of a value with whose types and which code are in it, in one walk."""
+    encoder = Encoder()
+    digest = blake3(encoder.whole(value)).hexdigest()
+    if not encoder.reach:  # as with plain data
+        return Known(digest, frozenset(), None)
+    owned, parts = _sorted(encoder.reach)
+    return Known(digest, owned, code_of_parts(parts))
 
 
 def owners(value: object) -> frozenset[str]:
@@ -76,10 +101,10 @@ def owners(value: object) -> frozenset[str]:
         return frozenset()
     encoder = Encoder(_Unread())
     encoder.whole(value)
-    return frozenset(_names(encoder.reach))
+    return _sorted(encoder.reach)[0]
 
 
-def code_in(value: object) -> dict[str, str]:
+def code_in(value: object) -> Mapping[str, str]:
     """Return the code that a value brings along: label → digest of a function, class or global.
 
     That of its types and functions, as far as it is the user's. Large buffers are not read.
@@ -91,11 +116,8 @@ def code_in(value: object) -> dict[str, str]:
         return {}
     encoder = Encoder(_Unread())
     encoder.whole(value)
-    found: dict[str, set[bytes]] = {}
-    for entry in _entries(encoder.reach):
-        if type(entry) is Part:
-            found.setdefault(entry.label, set()).add(entry.own)
-    return {label: b"".join(sorted(owns)).hex() for label, owns in sorted(found.items())}
+    code = code_of_parts(_sorted(encoder.reach)[1])
+    return {} if code is None else code.parts
 
 
 class _Unread(Buffers):
@@ -105,17 +127,13 @@ class _Unread(Buffers):
         return b""
 
 
-def _names(entries: list[Any]) -> set[str]:
-    return {entry for entry in _entries(entries) if type(entry) is str}
-
-
-def _entries(entries: list[Any]) -> Iterator[Any]:
-    seen: set[int] = set()
-    waiting = [entries]
-    while waiting:
-        for entry in waiting.pop():
-            if type(entry) is not list:
-                yield entry
-            elif id(entry) not in seen:
-                seen.add(id(entry))
-                waiting.append(entry)
+def _sorted(reach: list[Any]) -> tuple[frozenset[str], Parts]:
+    """Return the names of distributions and the parts of code that were reached."""
+    names: set[str] = set()
+    parts: Parts = {}
+    for entry in entries(reach):
+        if type(entry) is str:
+            names.add(entry)
+        elif type(entry) is Part:
+            parts.setdefault(entry.label, {})[entry.own] = entry.value
+    return frozenset(names), parts

@@ -11,22 +11,33 @@ explanation and stay out of the walk.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 from blake3 import blake3
 
-from prefect_mlpipe.core.telling.describing import shorten
+from prefect_mlpipe.core.telling.describing import Facts, differences, exchanged, shorten
 
 KEY_VERSION = "prefect-mlpipe key 1"
-CODE: Final = "code"  # among the facts of what has code: the digest of it
 _LONGEST_SENTENCE: Final = 110
+_FEW: Final = 3  # of what changed inside one input
+
+# Digest of code → its pieces, label → digest of each; `None` where they are not known.
+Parts: TypeAlias = Mapping[str, str]
+Pieces: TypeAlias = Callable[[str], Parts | None]
 
 
 class Reason(NamedTuple):
-    """Why a step has to run. `str()` is the sentence a person would say."""
+    """Why a step has to run. `str()` is the sentence a person would say.
+
+    Attributes:
+        kind: as in `parameter changed`.
+        name: of what changed.
+        before: how it looked, where that is short.
+        after: how it looks now; without `before`, what has changed inside of it.
+    """
 
     kind: str
     name: str = ""
@@ -38,14 +49,12 @@ class Reason(NamedTuple):
             case "code changed":
                 return f"code changed: {self.name}"
             case "parameter changed":
-                told = self.before and self.after and self.before != self.after  # not of secrets
-                shown = f": {self.before} → {self.after}" if told else ""
-                return f"parameter '{self.name}' changed{shown}"
+                return f"parameter '{self.name}' changed{self._told()}"
             case "input changed":
                 source = f" (from {self.after})" if self.after else ""
                 return f"input '{self.name}' changed{source}"
             case "reads changed":
-                return f"reads changed: {self.name}"
+                return f"reads changed: {self.name}" + (f" ({self.after})" if self.after else "")
             case "environment changed":
                 before, after = self.before or "absent", self.after or "absent"
                 return f"environment changed: {self.name} {before} → {after}"
@@ -59,6 +68,11 @@ class Reason(NamedTuple):
                 return f"waited for run {self.name}, which computed it"
             case _:
                 return self.kind
+
+    def _told(self) -> str:
+        if not self.before or not self.after:
+            return f": {self.after}" if self.after else ""
+        return "" if self.before == self.after else f": {self.before} → {self.after}"  # of secrets
 
 
 def sentences(reasons: Sequence[Reason], most: int) -> list[str]:
@@ -92,6 +106,8 @@ class Manifest(NamedTuple):
         sources: parameter → the node it comes from, a label.
         described: `input table`, `read LANG` → facts of a value that is not shown, a label; there
             once a step is to run.
+        brought: like `described`, place → digest of the user's code that the value brings along:
+            functions in it, and the classes of objects; a label, its content counts in `inputs`.
     """
 
     function: str
@@ -103,6 +119,7 @@ class Manifest(NamedTuple):
     shown: Mapping[str, str]
     sources: Mapping[str, str]
     described: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    brought: Mapping[str, str] = MappingProxyType({})
 
     def walk(self) -> Iterator[tuple[str, str, str]]:
         """Yield `(kind, name, content)` of all that counts, in one fixed order."""
@@ -120,18 +137,12 @@ class Manifest(NamedTuple):
         """Return the digest of the walk, 64 hex digits."""
         return blake3(orjson.dumps([KEY_VERSION, *self.walk()])).hexdigest()
 
-    def diff(
-        self,
-        before: Manifest,
-        parts: Mapping[str, str] | None = None,
-        parts_before: Mapping[str, str] | None = None,
-    ) -> list[Reason]:
+    def diff(self, before: Manifest, pieces: Pieces = lambda code: None) -> list[Reason]:
         """Return what differs from an earlier manifest, empty only if the keys are equal.
 
         Args:
             before: the manifest to compare with.
-            parts: label → digest of each piece of code reached now; names the piece that changed.
-            parts_before: the same for `before`.
+            pieces: the pieces of some code by its digest; name the piece that changed.
         """
         now = {(kind, name): content for kind, name, content in self.walk()}
         then = {(kind, name): content for kind, name, content in before.walk()}
@@ -139,22 +150,13 @@ class Manifest(NamedTuple):
         for kind, name in sorted(now.keys() | then.keys(), key=_order):
             content, earlier = now.get((kind, name), ""), then.get((kind, name), "")
             if content != earlier:
-                reasons += self._reasons(before, kind, name, parts, parts_before)
+                reasons += self._reasons(before, kind, name, pieces)
         return reasons
 
-    def _reasons(
-        self,
-        before: Manifest,
-        kind: str,
-        name: str,
-        parts: Mapping[str, str] | None,
-        parts_before: Mapping[str, str] | None,
-    ) -> list[Reason]:
+    def _reasons(self, before: Manifest, kind: str, name: str, pieces: Pieces) -> list[Reason]:
         match kind:
             case "code":
-                changed: list[str] = []
-                if parts is not None and parts_before is not None:
-                    changed = changed_parts(parts, parts_before)
+                changed = changed_parts(*_both(pieces, self.code, before.code))
                 # Where no piece can be named, two of them have changed places.
                 return [Reason("code changed", label) for label in changed or [self.function]]
             case "version":
@@ -163,19 +165,43 @@ class Manifest(NamedTuple):
                 versions = before.environment.get(name, ""), self.environment.get(name, "")
                 return [Reason("environment changed", name, *versions)]
             case "read":
-                return [Reason("reads changed", name)]
-            case _ if name in self.sources:
-                return [Reason("input changed", name, "", self.sources[name])]
+                brought = self._brought(before, f"read {name}", pieces) or ({}, {})
+                return [Reason("reads changed", name, "", _code_of(changed_parts(*brought)))]
             case _:
-                shown = before.shown.get(name, ""), self.shown.get(name, "")
-                return [Reason("parameter changed", name, *shown)]
+                return [self._reason_of_input(before, name, pieces)]
+
+    def _reason_of_input(self, before: Manifest, name: str, pieces: Pieces) -> Reason:
+        brought = self._brought(before, f"input {name}", pieces)
+        if name in self.sources:
+            # Beside outputs there may be code, as in `[model, scale]`: that is known for certain.
+            edited = "" if brought is None else _code_of(edited_parts(*brought))
+            if edited:
+                return Reason("parameter changed", name, "", edited)
+            return Reason("input changed", name, "", self.sources[name])
+        if brought is not None:
+            return Reason(
+                "parameter changed", name, *_inside(before.facts(name), self.facts(name), *brought)
+            )
+        shown = before.shown.get(name, ""), self.shown.get(name, "")
+        return Reason("parameter changed", name, *(shown if all(shown) else ()))
+
+    def _brought(self, before: Manifest, place: str, pieces: Pieces) -> tuple[Parts, Parts] | None:
+        """Return the pieces of code in a value, now and before; `None` if it never had any."""
+        codes = self.brought.get(place, ""), before.brought.get(place, "")
+        return _both(pieces, *codes) if any(codes) else None
+
+    def facts(self, name: str) -> Facts:
+        """Return what is known of a parameter's value that is no output of a step."""
+        if name in self.shown:
+            return {"": self.shown[name]}
+        return dict(self.described.get(f"input {name}", {}))
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON."""
         document = self._asdict()
-        if self.described:
-            return document
-        del document["described"]  # most have none
+        for name in ("described", "brought"):  # most have none
+            if not document[name]:
+                del document[name]
         return document
 
     @classmethod
@@ -191,20 +217,51 @@ def _order(item: tuple[str, str]) -> tuple[int, str]:
     return _KINDS.index(item[0]), item[1]
 
 
-def changed_parts(parts: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
+def changed_parts(parts: Parts, before: Parts) -> list[str]:
     """Name the pieces of code that differ between two readings: label → digest.
 
-    Pieces that came or went are named where nothing else says what changed, or where one of the
-    same name took the place of another: `from a import f` became `from b import f`.
+    Pieces that came or went are named where nothing else says what changed.
+    """
+    return edited_parts(parts, before) or sorted(parts.keys() ^ before.keys())
+
+
+def edited_parts(parts: Parts, before: Parts) -> list[str]:
+    """Name the pieces of code that were there before and are different now.
+
+    One that took the place of another of its name counts: `from a import f`, now from `b`.
     """
     changed = [label for label in parts if label in before and parts[label] != before[label]]
-    come, gone = parts.keys() - before.keys(), before.keys() - parts.keys()
     changed += [new for new, old in replaced(parts, before) if parts[new] != before[old]]
-    return sorted(changed) or sorted(come | gone)
+    return sorted(changed)
 
 
-def replaced(parts: Mapping[str, str], before: Mapping[str, str]) -> list[tuple[str, str]]:
+def replaced(parts: Parts, before: Parts) -> list[tuple[str, str]]:
     """Return which piece took the place of which other one, as far as their names tell."""
     gone = {label.rpartition(".")[2]: label for label in before if label not in parts}
     come = {label.rpartition(".")[2]: label for label in parts if label not in before}
     return [(come[name], gone[name]) for name in sorted(come.keys() & gone.keys())]
+
+
+def _both(pieces: Pieces, code: str, before: str) -> tuple[Parts, Parts]:
+    """Return the pieces of two readings; none of either where one of them is not known."""
+    found = (pieces(code), pieces(before)) if code and before else (None, None)
+    return ({}, {}) if found[0] is None or found[1] is None else (found[0], found[1])
+
+
+def _inside(old: Facts, new: Facts, parts: Parts, before: Parts) -> tuple[str, str]:
+    """Return what changed in a function or an object: `before` and `after` of a reason."""
+    pair = exchanged(old, new) if old and new else None
+    if pair is not None:
+        return pair
+    edited = _code_of(edited_parts(parts, before))
+    told = ([edited] if edited else []) + (differences(old, new) if old and new else [])
+    return "", "; ".join(_few(told)) or _code_of(changed_parts(parts, before))
+
+
+def _code_of(labels: Sequence[str]) -> str:
+    return f"code of {', '.join(_few(labels))}" if labels else ""
+
+
+def _few(names: Sequence[str]) -> list[str]:
+    more = len(names) - _FEW
+    return [*names] if more <= 0 else [*names[: _FEW - 1], f"{names[_FEW - 1]} and {more} more"]

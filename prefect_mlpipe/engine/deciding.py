@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from prefect_mlpipe.core.code import Code
 from prefect_mlpipe.core.decide import Decision, Options, changes_since, decide
 from prefect_mlpipe.core.files import use_stat_index
 from prefect_mlpipe.core.graph import Node
-from prefect_mlpipe.core.manifest import CODE, Manifest, Reason
+from prefect_mlpipe.core.manifest import Manifest, Reason
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
@@ -104,36 +103,40 @@ class Decider:
             return [Reason("value damaged", what)]
         if key == self._baseline.key(node.name):
             return [Reason("value missing", "its record")]
-        code = self.keyer.code(node.step, node.name).code
-        return changes_since(manifest, self._baseline.manifest(node), self.parts(code))
+        return self.changes(node, manifest, self._baseline.manifest(node))
 
-    def parts(self, code: Code) -> Callable[[str], Mapping[str, str] | None]:
-        """Return a look-up of pieces by digest of code: present code, else what the store kept."""
+    def changes(self, node: Node, manifest: Manifest, before: Manifest | None) -> list[Reason]:
+        """Return what changed since an earlier manifest of a node."""
+        if before is not None:
+            manifest = self._described(node, manifest)
+        return changes_since(manifest, before, self._pieces)
 
-        def look_up(wanted: str) -> Mapping[str, str] | None:
-            if wanted == code.digest:
-                return code.parts
-            document = self._store.codes.read(wanted)
-            return None if document is None else KeptCode.from_json(document).parts
+    def _described(self, node: Node, manifest: Manifest) -> Manifest:
+        facts = self.keyer.described(node.step, node.arguments)
+        return manifest._replace(described=facts) if facts else manifest
 
-        return look_up
+    def _pieces(self, code: str) -> Mapping[str, str] | None:
+        """Return the pieces of code that this run has read, else of what the store kept."""
+        known = self.keyer.code_of(code)
+        if known is not None:
+            return known.parts
+        document = self._store.codes.read(code)
+        return None if document is None else KeptCode.from_json(document).parts
 
     def kept(self, node: Node, manifest: Manifest) -> Manifest:
         """Return the manifest of a step that is to run, with what a later explanation needs.
 
         The code is kept in the store while it is what was just read; its files may change.
         """
-        code = self.keyer.code(node.step, node.name).code
-        facts, codes = self.keyer.described(node.step, node.arguments)
-        if not facts and (not code.digest or self._store.codes.has(code.digest)):
-            return manifest
-        places = {"": code, **codes} if code.digest else codes
-        new = {p: each for p, each in places.items() if not self._store.codes.has(each.digest)}
+        codes = {"": manifest.code, **manifest.brought} if manifest.code else manifest.brought
+        new = {place: each for place, each in codes.items() if not self._store.codes.has(each)}
         before = self._baseline.manifest(node) if new else None
         for place, each in new.items():
+            read = self.keyer.code_of(each)
+            assert read is not None  # for this manifest
             earlier = None
             if before is not None:
-                earlier = before.described.get(place, {}).get(CODE) if place else before.code
-            document = kept(each, earlier, self._store.codes.read)
-            self._store.codes.write(each.digest, document.to_json())
-        return manifest._replace(described=facts) if facts else manifest
+                earlier = before.brought.get(place) if place else before.code
+            document = kept(read, earlier, self._store.codes.read)
+            self._store.codes.write(each, document.to_json())
+        return self._described(node, manifest)

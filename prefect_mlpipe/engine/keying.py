@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from types import FunctionType, MethodType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import orjson
@@ -21,14 +20,12 @@ from blake3 import blake3
 from pydantic import Secret, SecretBytes, SecretStr
 
 from prefect_mlpipe.core.code import Code, CodeReader
-from prefect_mlpipe.core.digest import digest, digest_and_owners
-from prefect_mlpipe.core.encoding.classes import owner_of_class
+from prefect_mlpipe.core.digest import digest, known_of
 from prefect_mlpipe.core.encoding.encode import Undigestible
-from prefect_mlpipe.core.encoding.parts import owner_of_function
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.files import File, Folder, noting_files
 from prefect_mlpipe.core.graph import Output, outputs_in, replace_outputs
-from prefect_mlpipe.core.manifest import CODE, Manifest
+from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.nested import items_in, refilled
 from prefect_mlpipe.core.telling.describing import SECRET, describe, is_secret
 from prefect_mlpipe.engine.ignoring import refuse_unknown_names
@@ -61,6 +58,7 @@ class StepCode(NamedTuple):
     code: Code
     environment: dict[str, str]
     reads: dict[str, str]
+    brought: dict[str, str]
     files: list[tuple[File | Folder, object]]
 
 
@@ -92,6 +90,7 @@ class Keyer:
         self._states: dict[File | Folder, object] = {}  # of files that count in code
         self._python = python_environment()
         self._versions: dict[tuple[str, ...], dict[str, str]] = {}
+        self._known: dict[str, Code] = {}
 
     def manifest(
         self,
@@ -117,6 +116,7 @@ class Keyer:
         inputs: dict[str, str] = {}
         shown: dict[str, str] = {}
         sources: dict[str, str] = {}
+        brought: Mapping[str, str] = code.brought
         owned: tuple[str, ...] = ()
         ignore = step.options.ignore
         for name, value in arguments.items():
@@ -139,8 +139,10 @@ class Keyer:
                 if isinstance(value, SECRETS):
                     shown[name] = "***"
                     continue
-                inputs[name], owners = self._literal(step, node, name, value, reference)
+                inputs[name], owners, own = self._literal(step, node, name, value, reference)
                 owned += owners
+                if own is not None:
+                    brought = {**brought, f"input {name}": self._noted(own)}
                 nested = outputs_in(value)
                 if nested:
                     sources[name] = source_of(nested)
@@ -157,6 +159,7 @@ class Keyer:
             environment,
             shown,
             sources,
+            brought=brought,
         )
 
     def code(self, step: Step[..., Any], node: str) -> StepCode:
@@ -166,13 +169,17 @@ class Keyer:
             found = self._codes[step] = self._read(step, node)
         return found
 
+    def code_of(self, code: str) -> Code | None:
+        """Return code that was read for the manifests of this run, by its digest."""
+        return self._known.get(code)
+
     def described(
         self, step: Step[..., Any], arguments: Mapping[str, Any]
-    ) -> tuple[dict[str, dict[str, str]], dict[str, Code]]:
-        """Return what a later explanation may need to know of inputs that are not shown.
+    ) -> dict[str, dict[str, str]]:
+        """Return what reasons and explanations need to know of inputs that are not shown.
 
         Returns:
-            `input table`, `read LANG` → facts; and the code of those that have some.
+            `input table`, `read LANG` → facts.
         """
         found = {
             f"input {name}": _adopted(value)
@@ -182,30 +189,18 @@ class Keyer:
         declared = step.options.reads or ()
         for label, item in zip(_labels(declared), declared, strict=True):
             found[f"read {label}"] = getattr(item, "__mlpipe_function__", item)
-        facts: dict[str, dict[str, str]] = {}
-        codes: dict[str, Code] = {}
-        for place, value in found.items():
-            name = place.partition(" ")[2]
-            shown = os.environ.get(value.name) if isinstance(value, EnvVar) else value
-            facts[place] = describe(shown, name)
-            code = self._code_of_value(shown)
-            if code is not None:
-                codes[place] = code
-                facts[place][CODE] = code.digest
-        return facts, codes
+        return {
+            place: describe(
+                os.environ.get(value.name) if isinstance(value, EnvVar) else value,
+                place.partition(" ")[2],
+            )
+            for place, value in found.items()
+        }
 
-    def _code_of_value(self, value: Any) -> Code | None:
-        """Return the code of a function or a class of the user's, or of the class of an object."""
-        while isinstance(value, functools.partial | MethodType):  # what they call says more
-            value = value.func if isinstance(value, functools.partial) else value.__self__
-        coded = value if isinstance(value, FunctionType | type) else type(value)
-        owner = owner_of_class(coded) if isinstance(coded, type) else owner_of_function(coded)
-        if owner.kind != "user":
-            return None
-        try:
-            return self._reader.read(coded)
-        except Undigestible:  # of a step that is not cached: it has no content, and may have none
-            return None
+    def _noted(self, code: Code) -> str:
+        """Return the digest of some code, which can be asked for by it from here on."""
+        self._known.setdefault(code.digest, code)
+        return code.digest
 
     def key_of_its_own(self, key: str, node: str) -> str:
         """Return a key that no other run, and no other node, looks up."""
@@ -246,7 +241,7 @@ class Keyer:
             ) from error
         except Undigestible as error:
             if not step.cached:
-                return StepCode(step.qualified_name, Code("", {}, {}), self._python, {}, files)
+                return StepCode(step.qualified_name, Code("", {}, {}), self._python, {}, {}, files)
             raise UnstableCode(
                 f"Step '{node}' cannot be cached: its code reaches something without content.",
                 {"the way there": error.path, "type": error.type, "because": error.why},
@@ -254,11 +249,16 @@ class Keyer:
                 f"@step(ignore=[{error.path.rpartition('→')[2].strip()!r}]), "
                 "or turn caching off with @step(cache=False).",
             ) from error
+        self._noted(code)
         environment = {**self._python, **code.environment}
-        for _, reached in found:
+        reads: dict[str, str] = {}
+        brought: dict[str, str] = {}
+        for label, (content, reached, own) in zip(_labels(declared), found, strict=True):
             environment.update(reached)
-        reads = {n: content for n, (content, _) in zip(_labels(declared), found, strict=True)}
-        return StepCode(step.qualified_name, code, environment, reads, files)
+            reads[label] = content
+            if own is not None:
+                brought[f"read {label}"] = self._noted(own)
+        return StepCode(step.qualified_name, code, environment, reads, brought, files)
 
     def _files(
         self, step: Step[..., Any], states: dict[File | Folder, object]
@@ -275,14 +275,14 @@ class Keyer:
             CodeReader().read(step, ignore=step.options.ignore)
         return [(file, self._states.get(file, own.get(file))) for file in {**states, **own}]
 
-    def _declared(self, item: Any) -> tuple[str, Mapping[str, str]]:
-        """Return the digest of what is declared, and the versions that it reaches."""
+    def _declared(self, item: Any) -> tuple[str, Mapping[str, str], Code | None]:
+        """Return the digest of what is declared, the versions that it reaches, and its code."""
         function = getattr(item, "__mlpipe_function__", item)
         if callable(function) and not isinstance(function, type):
             code = self._reader.read(function)
-            return code.digest, code.environment
-        content, owners = digest_and_owners(with_files(item))
-        return content, self._owned(tuple(sorted(owners)))
+            return code.digest, code.environment, code
+        content, owners, own = known_of(with_files(item))
+        return content, self._owned(tuple(sorted(owners))), own
 
     def _literal(
         self,
@@ -291,16 +291,16 @@ class Keyer:
         name: str,
         value: Any,
         reference: Callable[[Output], Reference],
-    ) -> tuple[str, tuple[str, ...]]:
-        """Return the digest of an argument, and the distributions that own the types in it."""
-        known: list[Reference] = []
+    ) -> tuple[str, tuple[str, ...], Code | None]:
+        """Return the digest of an argument, who owns the types in it, and the code in it."""
+        outputs: list[Reference] = []
 
         def note(output: Output) -> Reference:
-            known.append(reference(output))
-            return known[-1]
+            outputs.append(reference(output))
+            return outputs[-1]
 
         try:
-            found, owners = digest_and_owners(with_files(replace_outputs(value, note)))
+            found, owners, code = known_of(with_files(replace_outputs(value, note)))
         except MissingFile as error:
             raise MissingFile(
                 f"Step '{node}' was given a path that does not exist.",
@@ -309,7 +309,7 @@ class Keyer:
             ) from error
         except Undigestible as error:
             if not step.cached:
-                return "", ()
+                return "", (), None
             raise UnstableInput(
                 f"Step '{node}' cannot be cached: one input has no content we can digest.",
                 {
@@ -321,7 +321,8 @@ class Keyer:
                 f"Pass plain data, or leave it out of the key with @step(ignore=[{name!r}]),\n"
                 "or turn caching off for this step with @step(cache=False).",
             ) from error
-        return found, (*sorted(owners), *(owner for one in known for owner in one.owners))
+        owned = (*sorted(owners), *(owner for one in outputs for owner in one.owners))
+        return found, owned, code
 
     def _owned(self, names: tuple[str, ...]) -> dict[str, str]:
         found = self._versions.get(names)

@@ -7,6 +7,7 @@ s`. Never a value, only names and digests.
 from __future__ import annotations
 
 from prefect_mlpipe.core.manifest import sentences
+from prefect_mlpipe.core.telling.describing import size_text
 from prefect_mlpipe.engine.steprun import StepRun
 
 
@@ -58,12 +59,3 @@ def origin_text(run: StepRun) -> str:
     """Return where a reused record comes from."""
     name = run.record.provenance.get("run") if run.record is not None else None
     return f"from run {name}" if name else "from an earlier run"
-
-
-def size_text(size: float) -> str:
-    """Return bytes as a person reads them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

@@ -16,7 +16,7 @@ from prefect_mlpipe.core.decide import Reuse
 from prefect_mlpipe.core.files import noting_files
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.leases.leases import Leases
-from prefect_mlpipe.core.manifest import Reason, distinct
+from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import Done, InputLost, StepCall
@@ -27,6 +27,7 @@ from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.protocols import Cancel, Reporter, Runner
 from prefect_mlpipe.engine.ready import Ready
+from prefect_mlpipe.engine.states import States
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.engine.turns import Outcomes, Turns
 from prefect_mlpipe.errors import RunCancelled, StepFailed, StepTimedOut, StoreUnavailable
@@ -75,7 +76,8 @@ class Queue:
             leases, outputs.store, patient=patient, tell=reporter.behind, warn=self.warn
         )
         self.outcomes: SimpleQueue[Any] = Outcomes(self._turns)
-        self.counts: dict[str, int] = {}
+        self._states = States(self.ready, self._turns, reporter, clock)
+        self.counts = self._states.counts
         self.warnings: list[str] = []
         self.failing = Failing(pipeline)
         self.stopped: str | None = None
@@ -90,8 +92,6 @@ class Queue:
         self._current = current
         self._clock = clock
         self._until: Callable[[], bool] = lambda: False
-        self._running: dict[StepRun, None] = {}
-        self._timed: dict[StepRun, None] = {}
         self._leaders: dict[str, StepRun] = {}
         self._keyed: list[StepRun] = []  # their records are asked for in one call
         self._released = 0.0
@@ -107,7 +107,7 @@ class Queue:
                     self._start(self.ready.pop())
                 else:
                     self._conclude_together()
-            if until() or not (self._running or self._turns.waiting):
+            if until() or not (self._states.running or self._turns.waiting):
                 return
             self._take(self._next())
 
@@ -116,7 +116,7 @@ class Queue:
         self.stopped = self.stopped or message
         self._turns.give_up()
         self._keyed.clear()
-        for run in list(self._running):
+        for run in list(self._states.running):
             self._give_up(run, state, message)
             run.error = run.error or RunCancelled(
                 f"Step '{run.name}' was given up: {message}.",
@@ -124,12 +124,12 @@ class Queue:
                 "A thread cannot be stopped: the call may go on until the process ends; what it "
                 "returns is dropped.",
             )
-            self._settle(run, "cancelled")
+            self._states.settle(run, "cancelled")
         for run in list(self.runs.values()):
             if not run.settled and run.wanted:
                 if run.call is not None:
                     run.call.recorded = False
-                self._settle(run, "cancelled")
+                self._states.settle(run, "cancelled")
 
     def warn(self, text: str) -> None:
         """Say once that something is not as the user may think."""
@@ -141,20 +141,20 @@ class Queue:
 
     def _next(self) -> Any:
         """Wait for the next outcome, a run past its timeout, or those that waited long enough."""
-        self._reporter.progress(self.counts, self._running)
+        self._reporter.progress(self.counts, self._states.running)
         while True:
             self._release()
-            late = next((run for run in self._timed if run.overdue(TIMEOUT_GRACE_S)), None)
+            late = self._states.overdue(TIMEOUT_GRACE_S)
             if late is not None:
                 return late
             over = self._turns.due() if self.stopped is None else self._turns.give_up()
             if over:
                 return over
             try:
-                longest = 0.1 if self._timed else 1.0
+                longest = 0.1 if self._states.timed else 1.0
                 return self.outcomes.get(timeout=min(longest, self._turns.seconds()))
             except Empty:
-                self._reporter.progress(self.counts, self._running)
+                self._reporter.progress(self.counts, self._states.running)
 
     def _release(self) -> None:
         """Let the runner close what no remaining node can need; the body may add none any more."""
@@ -170,9 +170,9 @@ class Queue:
         blocker = None if run.items is not None else _blocker(run)
         if blocker is not None:
             run.blocked_by = blocker.blocked_by or blocker
-            self._settle(run, "skipped")
+            self._states.settle(run, "skipped")
         elif self.stopped is not None:
-            self._settle(run, "cancelled")
+            self._states.settle(run, "cancelled")
         elif run.node.mapped is not None:
             self._expand(run)
         else:
@@ -191,7 +191,7 @@ class Queue:
                 self._fail(run, error)
                 return
         if run.unfinished_items == 0:
-            self._settle_mapped(run)
+            self._states.settle_mapped(run)
 
     # -- one call -------------------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ class Queue:
             if run.settled:  # what one of them met may have ended the others
                 continue
             if self.stopped is not None:
-                self._settle(run, "cancelled")
+                self._states.settle(run, "cancelled")
             else:
                 self._conclude(run)
 
@@ -263,7 +263,7 @@ class Queue:
         for run in runs:
             run.state = "waiting"
             if self.stopped is not None:
-                self._settle(run, "cancelled")
+                self._states.settle(run, "cancelled")
                 continue
             if not run.leased:  # a record has come: what was lost with the one before is not now
                 run.lost = None
@@ -283,12 +283,12 @@ class Queue:
         else:
             run.error = leader.error
             run.blocked_by = leader.blocked_by
-            self._settle(run, leader.state)
+            self._states.settle(run, leader.state)
         return True
 
     def _reuse(self, run: StepRun, record: Record) -> None:
         run.record = record
-        self._settle(run, "reused")
+        self._states.settle(run, "reused")
 
     def _submit(self, run: StepRun, *, replace: bool, attempt: int = 0) -> None:
         assert run.manifest is not None
@@ -311,16 +311,13 @@ class Queue:
         run.started = self._clock()
         self._reporter.reading(run)
         timed = node.step.options.timeout_seconds is not None
-        alone = not (self._running or self.ready or self._turns.waiting)
+        alone = not (self._states.running or self.ready or self._turns.waiting)
         if alone and not timed and not self._until():
             outcome = self._runner.inline(run, call)
             if outcome is not None:
                 self._take(outcome)
                 return
-        self._running[run] = None
-        self._count("running", 1)
-        if timed:
-            self._timed[run] = None
+        self._states.started(run)
         self._runner.submit(run, call, self.outcomes)
 
     # -- what came of it ------------------------------------------------------------------------
@@ -339,7 +336,7 @@ class Queue:
         run = message.run
         if run.state != "running" or message.attempt != run.submission:
             return  # it was given up, and somebody else has spoken for it
-        self._no_longer_running(run)
+        self._states.stopped(run)
         self._turns.release(run)
         run.ended = self._clock()
         if message.done is not None:
@@ -358,7 +355,7 @@ class Queue:
         step = run.node.step
         if step.cached and step.options.cache is None and not step.returns_nothing:
             self._warn_of_none(step.name, done.record)
-        self._settle(run, "ran")
+        self._states.settle(run, "ran")
 
     def _warn_of_none(self, step: str, record: Record) -> None:
         if "" in record.fields and record.fields[""].type in _NONE:
@@ -374,7 +371,7 @@ class Queue:
             f"it ran longer than its {limit:g} s; its thread is abandoned and its result dropped"
         )
         self._give_up(run, "TimedOut", message)
-        self._no_longer_running(run)
+        self._states.stopped(run)
         run.ended = self._clock()
         assert run.call is not None
         attempts = run.call.attempt
@@ -400,46 +397,12 @@ class Queue:
     def _fail(self, run: StepRun, error: BaseException) -> None:
         run.error = error
         counts = self.failing.note(run)
-        self._settle(run, "failed")
+        self._states.settle(run, "failed")
         if counts and self._failures != "finish":
             name = run.name
             self.stopped = self.stopped or f"step '{name}' failed and failures={self._failures!r}"
             if self._failures == "cancel":
                 self.abandon("Cancelled", self.stopped)
-
-    def _settle(self, run: StepRun, state: str) -> None:
-        """Bring a run to its end, tell the reporter, and let its children go on."""
-        self._no_longer_running(run)
-        self._turns.release(run)
-        run.state = state
-        self._count(state, 1)
-        self._reporter.settled(run)
-        self.ready.settle(run)
-        if run.group is not None:
-            run.group.unfinished_items -= 1
-            if run.group.unfinished_items == 0 and not run.group.settled:
-                self._settle_mapped(run.group)
-
-    def _settle_mapped(self, run: StepRun) -> None:
-        items = run.items or []
-        run.ended = self._clock()
-        told = [item for item in items if item.reasons]
-        telling = [item for item in told if item.state != "reused"] or told[:1]
-        run.reasons = distinct(reason for item in telling for reason in item.reasons)
-        # Items below a tolerated failure are gaps; below a real one they bring this node down too.
-        blockers = (item.blocked_by for item in items if item.state == "skipped")
-        blocker = next((b for b in blockers if b and (b.group is None or b.group.failed)), None)
-        if len(run.failed_items) > run.allowed_failures():
-            run.error = run.failed_items[0].error
-            self._settle(run, "failed")
-        elif any(item.state == "cancelled" for item in items):
-            self._settle(run, "cancelled")
-        elif blocker is not None:
-            run.blocked_by = blocker
-            self._settle(run, "skipped")
-        else:
-            ran = any(item.state in ("ran", "failed") for item in items)
-            self._settle(run, "ran" if ran else "reused")
 
     # -- values that are lost -------------------------------------------------------------------
 
@@ -454,7 +417,9 @@ class Queue:
             self._fail(consumer, lost.error)
             return
         producer.lost_with = producer.record
-        self._reopen(producer)
+        self._states.reopen(producer)
+        if producer.key is not None:
+            self._leaders.pop(producer.key, None)
         producer.repairs += 1
         producer.lost = Reason(lost.kind)
         self.ready.put(producer)
@@ -463,28 +428,6 @@ class Queue:
             consumer.wait_for(producer)
             if consumer.key is not None and self._leaders.get(consumer.key) is consumer:
                 del self._leaders[consumer.key]
-
-    def _reopen(self, run: StepRun) -> None:
-        """Have a settled run decided anew; as an item, its mapped node comes to its end again."""
-        self._count(run.state, -1)
-        run.state, run.record = "waiting", None
-        if run.key is not None:
-            self._leaders.pop(run.key, None)
-        if run.group is not None:
-            run.group.whole_digest = None
-            run.group.unfinished_items += 1
-            if run.group.settled:
-                self._count(run.group.state, -1)
-                run.group.state = "waiting"
-
-    def _no_longer_running(self, run: StepRun) -> None:
-        if run in self._running:
-            del self._running[run]
-            self._timed.pop(run, None)
-            self._count("running", -1)
-
-    def _count(self, state: str, change: int) -> None:
-        self.counts[state] = self.counts.get(state, 0) + change
 
 
 def _waited_for(record: Record) -> Reason:

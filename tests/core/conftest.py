@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from prefect_mlpipe.core.store import Store
+from tests.core.projects import Project
 
 # The same examples every time; with MLPIPE_TESTS_SEARCH=1 others, to find what nobody thought of.
 settings.register_profile(
@@ -19,6 +21,16 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("core")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """Modules of a user's that can be imported."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    project = Project(tmp_path)
+    yield project
+    project.forget()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -14,15 +13,6 @@ import pytest
 from prefect_mlpipe.core.code import Code, CodeReader
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from tests.core.projects import Files, Project
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    project = Project(tmp_path)
-    yield project
-    project.forget()
 
 
 def changed_parts(before: Code, after: Code) -> set[str]:
@@ -41,6 +31,18 @@ def other(x): return x
 """
 
 # What changes: the project before, a word in it, what the word becomes, the part that is named.
+TWICE = modules(
+    steps="""
+    import functools
+    def twice(f):
+        @functools.wraps(f)
+        def wrapper(*a): return 2 * f(*a)
+        return wrapper
+    @twice
+    def step(x): return x + 1
+    """
+)
+
 SEEN = {
     "01 own body": (modules(steps="def step(x): return x + 1"), "x + 1", "x - 1", "steps.step"),
     "01b a constant": (modules(steps="def step(x): return x + 1"), "1", "2", "steps.step"),
@@ -238,33 +240,13 @@ SEEN = {
         "steps.m",
     ),
     "13a wrapped body": (
-        modules(
-            steps="""
-            import functools
-            def twice(f):
-                @functools.wraps(f)
-                def wrapper(*a): return 2 * f(*a)
-                return wrapper
-            @twice
-            def step(x): return x + 1
-            """
-        ),
+        TWICE,
         "x + 1",
         "x + 3",
         "steps.step",
     ),
     "13b decorator": (
-        modules(
-            steps="""
-            import functools
-            def twice(f):
-                @functools.wraps(f)
-                def wrapper(*a): return 2 * f(*a)
-                return wrapper
-            @twice
-            def step(x): return x + 1
-            """
-        ),
+        TWICE,
         "2 *",
         "3 *",
         "steps.twice.<locals>.wrapper",

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from prefect_mlpipe.core.code import CodeReader
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from tests.core.projects import Project
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    project = Project(tmp_path)
-    yield project
-    project.forget()
-
 
 # The files, a word in them, and what it becomes.
 SEEN: dict[str, tuple[dict[str, str], str, str]] = {

@@ -82,12 +82,13 @@ def test_all_that_changed_is_said_in_one_order() -> None:
 
 def test_the_piece_of_code_that_changed_is_named() -> None:
     parts, before = {"train": "1", "clean": "2"}, {"train": "1", "clean": "0"}
-    assert changed(code="c2").diff(BASE, parts, before) == [Reason("code changed", "clean")]
+    pieces = {"c1": before, "c2": parts}.get
+    assert changed(code="c2").diff(BASE, pieces) == [Reason("code changed", "clean")]
 
 
 def test_a_piece_of_code_that_came_is_named() -> None:
-    parts, before = {"train": "1", "clean": "2"}, {"train": "1"}
-    assert changed(code="c2").diff(BASE, parts, before) == [Reason("code changed", "clean")]
+    pieces = {"c1": {"train": "1"}, "c2": {"train": "1", "clean": "2"}}.get
+    assert changed(code="c2").diff(BASE, pieces) == [Reason("code changed", "clean")]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_what_changed_is_named_and_what_follows_from_it_is_not(
 
 
 def test_where_no_piece_can_be_named_the_function_is() -> None:
-    assert changed(code="c2").diff(BASE, {"a": "1"}, {"a": "1"}) == [
+    assert changed(code="c2").diff(BASE, {"c1": {"a": "1"}, "c2": {"a": "1"}}.get) == [
         Reason("code changed", "model.train")
     ]
 
@@ -130,6 +131,62 @@ def test_what_describes_an_input_does_not_count() -> None:
     assert described.key() == BASE.key()
     assert Manifest.from_json(described.to_json()) == described
     assert "described" not in BASE.to_json()
+
+
+def given(code: str, **facts: str) -> dict[str, Any]:
+    """What is known of an argument that brings code along."""
+    return {
+        "inputs": {"how": code},
+        "sources": {},
+        "shown": {},
+        "described": {"input how": {"type" if n == "kind" else n: f for n, f in facts.items()}},
+        "brought": {"input how": code} if code else {},
+    }
+
+
+PIECES: dict[str, dict[str, str]] = {
+    "old": {"m.f": "1", "m.g": "1", "m.C": "1", "m.C.fit": "1"},
+    "fit": {"m.f": "1", "m.g": "1", "m.C": "1", "m.C.fit": "2"},
+    "all": {"m.f": "2", "m.g": "2", "m.C": "2", "m.C.fit": "2"},
+    "more": {"m.f": "1", "m.g": "1", "m.C": "1", "m.C.fit": "1", "m.h": "1"},
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "facts", "sentence"),
+    [
+        ("fit", {"kind": "m.C"}, ": code of m.C.fit"),
+        ("fit", {"kind": "m.C", "k": "2"}, ": code of m.C.fit; k: 1 → 2"),
+        ("all", {"kind": "m.C"}, ": code of m.C, m.C.fit, m.f and 1 more"),
+        ("old", {"kind": "m.C", "k": "2"}, ": k: 1 → 2"),
+        ("more", {"kind": "m.C"}, ": code of m.h"),
+        ("fit", {"kind": "m.D"}, ": m.C → m.D"),
+        ("not kept", {"kind": "m.C"}, ""),
+        ("", {"kind": "m.C"}, ""),
+    ],
+)
+def test_what_changed_inside_an_argument_is_named(
+    code: str, facts: dict[str, str], sentence: str
+) -> None:
+    before = changed(**given("old", **{"kind": "m.C", **({"k": "1"} if "k" in facts else {})}))
+    now = changed(**given(code, **facts))._replace(inputs={"how": "another"})
+    assert [*map(str, now.diff(before, PIECES.get))] == [f"parameter 'how' changed{sentence}"]
+    assert "brought" not in BASE.to_json()
+    assert Manifest.from_json(now.to_json()) == now
+
+
+def test_code_beside_outputs_is_named_where_it_changed() -> None:
+    before = changed(**given("old", kind="list"))._replace(sources={"how": "train"})
+    now = before._replace(inputs={"how": "2"})
+    assert [*map(str, now.diff(before, PIECES.get))] == ["input 'how' changed (from train)"]
+    now = now._replace(brought={"input how": "fit"})
+    assert [*map(str, now.diff(before, PIECES.get))] == ["parameter 'how' changed: code of m.C.fit"]
+
+
+def test_the_code_of_what_is_declared_to_be_read_is_named() -> None:
+    before = changed(brought={"read LANG": "old"})
+    now = changed(reads={"LANG": "r2"}, brought={"read LANG": "fit"})
+    assert [*map(str, now.diff(before, PIECES.get))] == ["reads changed: LANG (code of m.C.fit)"]
 
 
 def test_json_gives_the_manifest_back() -> None:

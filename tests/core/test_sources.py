@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Iterator
-from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -13,15 +11,6 @@ from prefect_mlpipe.core.code import CodeReader
 from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
 from prefect_mlpipe.core.telling.sources import looks, sources
 from tests.core.projects import Project
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    monkeypatch.syspath_prepend(tmp_path)
-    made = Project(tmp_path)
-    yield made
-    made.forget()
-
 
 WHOLE = '''\
 @helpers.twice

@@ -61,6 +61,10 @@ class Seen:
         """Wait until something comes true."""
         assert eventually(look, bool, PATIENCE_S), "it did not come true"
 
+    def states(self, name: str, count: int) -> dict[str, str]:
+        """Names of the states of the task runs of the latest flow run."""
+        return {node: run["state_name"] for node, run in self.task_runs(name, count).items()}
+
     def logs(self, name: str, wanted: str) -> list[str]:
         """Log lines of the latest flow run, as soon as one contains what is wanted."""
         body = {"logs": {"flow_run_id": {"any_": [self.flow_run(name)["id"]]}}, "limit": 200}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,24 @@ def test_a_call_is_a_flow_run_with_parameters_state_and_logs(seen: Seen, store: 
     run = seen.flow_run("call")
     assert (run["state_name"], run["parameters"]) == ("Completed", {"x": 21})
     seen.logs("call", "double: ran (first run)")
+
+
+@step
+def applied(how: Callable[[int], int]) -> int:
+    return how(20)
+
+
+@pipeline
+def chosen(up: bool) -> int:
+    return applied((lambda x: x + 1) if up else (lambda x: x - 1))
+
+
+def test_the_log_names_the_code_that_changed_in_an_argument(seen: Seen, store: str) -> None:
+    mine = chosen.with_options(store=store, name="chosen")
+    mine.local(up=False)
+    assert mine(up=True) == 21
+    code = "tests.flow_runs.test_calls.chosen.<locals>.<lambda>"
+    seen.logs("chosen", f"applied: ran (parameter 'how' changed: code of {code})")
 
 
 def test_a_run_of_local_is_reused_by_a_flow_run(seen: Seen, store: str) -> None:
@@ -213,7 +232,7 @@ def test_a_flow_past_its_timeout_stops_and_nothing_stays_running(seen: Seen, sto
     with pytest.raises(TimeoutError):
         mine.with_options(store=store)()
     assert seen.flow_run("past its time")["state_name"] == "TimedOut"
-    states = {n: t["state_name"] for n, t in seen.task_runs("past its time", 2).items()}
+    states = seen.states("past its time", 2)
     assert states == {"long": "Cancelled", "double": "Cancelled"}
 
 

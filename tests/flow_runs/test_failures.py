@@ -51,7 +51,7 @@ def test_the_steps_own_exception_is_raised_with_its_traceback(seen: Seen, store:
 def test_finish_runs_what_does_not_depend_on_the_failure(seen: Seen, store: str) -> None:
     with pytest.raises(ValueError, match="no 1"):
         half.with_options(store=store, name="finish")()
-    states = {n: r["state_name"] for n, r in seen.task_runs("finish", 4).items()}
+    states = seen.states("finish", 4)
     assert states == {
         "bad": "Failed",
         "good": "Completed",
@@ -63,7 +63,7 @@ def test_finish_runs_what_does_not_depend_on_the_failure(seen: Seen, store: str)
 def test_stop_starts_nothing_new(seen: Seen, store: str) -> None:
     with pytest.raises(ValueError, match="no 1"):
         half.with_options(store=store, name="stop", failures="stop")()
-    states = {n: r["state_name"] for n, r in seen.task_runs("stop", 4).items()}
+    states = seen.states("stop", 4)
     assert states == {
         "bad": "Failed",
         "good": "Completed",
@@ -180,7 +180,7 @@ def test_running_again_resumes(seen: Seen, store: str, tmp_path: Path) -> None:
         mine(str(flag))
     flag.touch()
     assert mine(str(flag)) == 3
-    states = {n: r["state_name"] for n, r in seen.task_runs("again", 4).items()}
+    states = seen.states("again", 4)
     assert states == {
         "good": "Cached",
         "good#2": "Cached",

@@ -37,7 +37,7 @@ def test_the_page_shows_what_ran_what_was_reused_why_and_what_the_steps_logged(
 
     page_of_a_run()
     page_of_a_run(rate=2)
-    states = {name: run["state_name"] for name, run in seen.task_runs("page-of-a-run", 3).items()}
+    states = seen.states("page-of-a-run", 3)
     assert states == {"load": "Cached", "train": "Completed", "evaluate": "Completed"}
 
     page = browser.run_page(

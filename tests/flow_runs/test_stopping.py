@@ -58,7 +58,7 @@ def stopped(
     assert not running.over, running.text
     stop(running)
     running.end()
-    states = {n: run["state_name"] for n, run in seen.task_runs(name, 3).items()}
+    states = seen.states(name, 3)
     return running, states
 
 
@@ -75,7 +75,7 @@ def leaves_a_run_manifest_and_resumes(
     again = script(SCRIPT.format(name=name))
     assert again.end() == 0, again.text
     assert "value 2" in again.text
-    states = {n: run["state_name"] for n, run in seen.task_runs(name, 3).items()}
+    states = seen.states(name, 3)
     assert states == {"quick": "Cached", "slow": "Completed", "last": "Completed"}
 
 

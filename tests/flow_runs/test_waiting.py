@@ -73,6 +73,6 @@ def test_a_flow_run_waits_for_another_and_keeps_no_worker_busy_with_it(
     step = later["slow"]
     assert (step.state, step.reused_from) == ("reused", first.name)
     assert [one.kind for one in step.reasons] == ["waited for"]
-    states = {n: run["state_name"] for n, run in seen.task_runs(name, 2).items()}
+    states = seen.states(name, 2)
     assert states == {"slow": "Cached", "other": "Completed"}
     assert f"slow: waits for run {first.name} " in " ".join(seen.logs(name, "slow: waits for run"))

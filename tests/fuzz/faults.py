@@ -268,8 +268,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "arguments with content",
         _MANIFEST,
-        "inputs[name], owners = self._literal(step, node, name, value, reference)",
-        'inputs[name], owners = "", ()',
+        "inputs[name], owners, own = self._literal(step, node, name, value, reference)",
+        'inputs[name], owners, own = "", (), None',
     ),
     Fault(
         "code",

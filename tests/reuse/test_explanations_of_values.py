@@ -196,9 +196,9 @@ def test_the_code_of_what_is_passed_or_declared_is_shown(lab: Lab) -> None:
     outcome = lab.run(plan=True, environ={"WORDS": "2"})
     assert outcome.error is None, outcome.traceback
     assert outcome.reasons("work") == [
-        "parameter 'how' changed",
+        "parameter 'how' changed: code of helpers.deep",
         "reads changed: WORDS",
-        "reads changed: late",
+        "reads changed: late (code of helpers.late)",
         "reads changed: vocab.txt",
     ]
     for text in (outcome.plan_explained["work"], outcome.steps["work"]["explain"]):

@@ -12,20 +12,10 @@ from prefect_mlpipe.compute import Dask
 from prefect_mlpipe.errors import CodeMismatch, EnvironmentMismatch
 from tests.project import Project
 from tests.reuse.lab import Lab
+from tests.reuse.rows import work
 from tests.server import Server
 
-LIVING = """
-from helpers import clean
-
-@step
-def work(x: int) -> int:
-    ran("work")
-    return clean(x)
-
-@pipeline
-def main(x: int = 1) -> int:
-    return work(x)
-"""
+LIVING = work("clean(x)", "from helpers import clean")["main.py"]
 
 
 def test_the_key_follows_the_code_that_a_living_process_has_loaded(lab: Lab) -> None:

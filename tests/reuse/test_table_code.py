@@ -364,7 +364,7 @@ def main(x: int = 1) -> int:
         declared(work(FOUND, "import importlib\nfrom helpers import clean", helpers=CLEAN)),
         "+ 1",
         "+ 2",
-        "reads changed: clean",
+        "reads changed: clean (code of helpers.clean)",
         file="helpers.py",
     ),
     rerun(

@@ -167,9 +167,9 @@ def test_09c_a_large_file_of_the_same_size_and_time_is_seen(
     files, why = READERS["a File"]
     value = started(lab, {**files, "data/birds.csv": "owl," + "1" * (1 << 22)})
     change(lab.folder / "data/birds.csv")
-    outcome = lab.run()
+    outcome = lab.run(plan=True)
     assert outcome.value == lab.oracle() != value
-    assert outcome.reasons("read") == [why]
+    assert outcome.reasons("read") == outcome.plan["read"][1] == [why]
 
 
 TOUCHED = [
@@ -207,6 +207,6 @@ def test_names_in_a_folder_count_and_where_it_lies_does_not(lab: Lab) -> None:
     moved = lab.run("table=Folder('copy')")
     assert (moved.value, moved.ran) == (value, [])
     lab.write({"data/fish.csv": ""})
-    more = lab.run()
+    more = lab.run(plan=True)
     assert (more.value, more.ran) == (value, ["read"])
-    assert more.reasons() == ["parameter 'table' changed"]
+    assert more.reasons() == more.plan["read"][1] == ["parameter 'table' changed"]

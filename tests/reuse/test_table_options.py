@@ -27,6 +27,13 @@ def decorated(files: dict[str, str], decorator: str) -> dict[str, str]:
     return files | edited(files, "main.py", "@step\n", f"{decorator}\n")
 
 
+def declared(helpers: str) -> dict[str, str]:
+    """A step that finds a function at run time only, and declares it."""
+    found = "__import__(''.join(['hel', 'pers'])).clean(x)"
+    files = work(found, "from helpers import clean", helpers=helpers)
+    return decorated(files, "@step(reads=[clean])")
+
+
 SEEN = [
     rerun(
         "a version is given",
@@ -46,32 +53,18 @@ SEEN = [
     ),
     rerun(
         "a function that is declared",
-        decorated(
-            work(
-                "__import__(''.join(['hel', 'pers'])).clean(x)",
-                "from helpers import clean",
-                helpers=CLEAN,
-            ),
-            "@step(reads=[clean])",
-        ),
+        declared(CLEAN),
         "x + 1",
         "x + 2",
-        "reads changed: clean",
+        "reads changed: clean (code of helpers.clean)",
         file="helpers.py",
     ),
     rerun(
         "a helper of a function that is declared",
-        decorated(
-            work(
-                "__import__(''.join(['hel', 'pers'])).clean(x)",
-                "from helpers import clean",
-                helpers="def deep(x): return x + 1\ndef clean(x): return deep(x)",
-            ),
-            "@step(reads=[clean])",
-        ),
+        declared("def deep(x): return x + 1\ndef clean(x): return deep(x)"),
         "x + 1",
         "x + 2",
-        "reads changed: clean",
+        "reads changed: clean (code of helpers.deep)",
         file="helpers.py",
     ),
     rerun(

@@ -281,4 +281,5 @@ def test_28_the_project_at_another_path(lab: Lab) -> None:
     assert (outcome.value, outcome.ran, outcome.error) == (first.value, [], None)
     assert outcome.plan["work"] == ("reuse", [])
     lab.write(edited(project, "helpers.py", "+ 1", "+ 2"))
-    assert lab.run(plan=True).reasons() == ["code changed: helpers.clean"]
+    outcome = lab.run(plan=True)
+    assert outcome.reasons() == outcome.plan["work"][1] == ["code changed: helpers.clean"]

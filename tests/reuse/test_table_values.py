@@ -80,8 +80,8 @@ DIFFERENT = [
     ("10u bytes to str", "b'ab'", "'ab'", ""),
     ("10v only the dtype of an array, same bytes", "numpy.zeros(2, int)", "numpy.zeros(2)", ""),
     ("10w only the shape of an array", "numpy.ones((2, 3))", "numpy.ones((3, 2))", ""),
-    ("10y another class, same attributes", "A(1)", "B(1)", ""),
-    ("10z an object with __slots__", "Slots(1)", "Slots(2)", ""),
+    ("10y another class, same attributes", "A(1)", "B(1)", ": main.A → main.B"),
+    ("10z an object with __slots__", "Slots(1)", "Slots(2)", ": .k: 1 → 2"),
 ]
 EQUAL = [
     (
@@ -120,6 +120,7 @@ def test_another_value_is_seen(lab: Lab, name: str, value: str, other: str, show
             arguments_after=f"x={other}",
         ),
     )
+    assert outcome.plan["make"] == ("run", ["code changed: main.make"])
     assert outcome.plan["below"] == ("run?", ["input 'x' may change (from make)"])
     assert outcome.reasons("below") == ["input 'x' changed (from make)"]
 
@@ -157,35 +158,31 @@ def test_11_one_element_in_the_middle_of_100_mb(lab: Lab) -> None:
             arguments_after=f"x={then}",
         ),
     )
+    assert outcome.plan["make"] == ("run", ["code changed: main.make"])
     assert outcome.reasons("below") == ["input 'x' changed (from make)"]
 
 
 PARTIAL = "import functools\nimport helpers\nF = functools.partial(helpers.clean, k=3)"
-# Name, what makes the argument F, what of it is written otherwise, and what the explanation names.
+MODEL = "import models\nF = models.Model()"
+# Name, what makes the argument F, what of it is written otherwise, and what the reason names.
 CALLED = [
-    ("12a the body of a lambda", "F = lambda v: v + 1", "v + 1", "v + 2", "main.<lambda>"),
+    ("12a the body of a lambda", "F = lambda v: v + 1", "v + 1", "v + 2", "code of main.<lambda>"),
     (
         "12b the body of a module's function",
         "from helpers import clean as F",
         "v + 1",
         "v + 2",
-        "helpers.clean",
+        "code of helpers.clean",
     ),
-    ("12c the function of a partial", PARTIAL, "v + 1", "v + 2", "helpers.clean"),
-    ("12d an argument that a partial binds", PARTIAL, "k=3", "k=4", "input x"),
-    (
-        "12e the __call__ of an object",
-        "import models\nF = models.Model()",
-        "v * 1",
-        "v * 2",
-        "models.Model.__call__",
-    ),
+    ("12c the function of a partial", PARTIAL, "v + 1", "v + 2", "code of helpers.clean"),
+    ("12d an argument that a partial binds", PARTIAL, "k=3", "k=4", "k of helpers.clean: 3 → 4"),
+    ("12e the __call__ of an object", MODEL, "v * 1", "v * 2", "code of models.Model.__call__"),
     (
         "15d a method that the step calls",
         "import models\nF = models.Model().of",
         "v - 1",
         "v - 2",
-        "models.Model.of",
+        "code of models.Model.of",
     ),
 ]
 
@@ -211,21 +208,21 @@ def test_what_an_argument_does_is_seen(
 ) -> None:
     before = called(above)
     after = {file: text.replace(old, new) for file, text in before.items() if file != "show.py"}
-    outcome = check(
-        lab, Row(name, before, after, "rerun", "parameter 'x' changed", arguments="x=F")
-    )
+    why = f"parameter 'x' changed: {named}"
+    outcome = check(lab, Row(name, before, after, "rerun", why, arguments="x=F"))
     assert outcome.reasons("below") == ["input 'x' changed (from make)"]
-    assert named in outcome.steps["direct"]["explain"]
+    assert named.removeprefix("code of ") in outcome.steps["direct"]["explain"]
+    code = named.removeprefix("code of ") if named.startswith("code of ") else "main.F"
+    assert outcome.plan["make"] == ("run", [f"code changed: {code}"])
 
 
 def test_15d_a_method_of_an_object_that_is_given(lab: Lab) -> None:
-    before = called("import models\nF = models.Model()", seen="x.fit()")
+    before = called(MODEL, seen="x.fit()")
     after = edited(before, "models.py", "return 1", "return 2")
-    outcome = check(
-        lab, Row("15d x.fit()", before, after, "rerun", "parameter 'x' changed", arguments="x=F")
-    )
-    assert "models.Model.fit" in outcome.steps["direct"]["explain"]
+    why = "parameter 'x' changed: code of models.Model.fit"
+    outcome = check(lab, Row("15d x.fit()", before, after, "rerun", why, arguments="x=F"))
     assert outcome.plan["make"] == ("run", ["code changed: models.Model.fit"])
+    assert outcome.reasons("below") == ["input 'x' changed (from make)"]
 
 
 def test_12f_a_lambda_that_has_moved_is_the_same(lab: Lab) -> None:

@@ -11,7 +11,6 @@ by value are one.
 from __future__ import annotations
 
 import abc
-import ast
 import dataclasses
 import enum
 import functools
@@ -32,7 +31,8 @@ from prefect_mlpipe.core.encoding.parts import (
     own_and_whole,
     owner_of_function,
 )
-from prefect_mlpipe.core.encoding.pieces import Piece, count, packed, record, text, unordered
+from prefect_mlpipe.core.encoding.pieces import Piece, count, record, text, unordered
+from prefect_mlpipe.core.encoding.type_hints import Annotation, annotations_of, spelled
 from prefect_mlpipe.core.environment import USER, Owner, owner_of
 
 # What Python and libraries keep in a class for themselves.
@@ -278,7 +278,7 @@ def _seen_by_checks(cls: Any) -> Iterator[tuple[str, object]]:
     if type(cls) is abc.ABCMeta or (isinstance(cls, abc.ABCMeta) and _registered(cls)):
         yield ("registered", _Registered(cls))
     if vars(cls).get("_is_runtime_protocol"):
-        yield ("members", sorted(_annotations(cls)))
+        yield ("members", sorted(spelled(cls)))
 
 
 def _said_of_bases(own: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -315,21 +315,6 @@ def _is_declarative(cls: type) -> bool:
     return not protocol and (not plain or _is_named_tuple(cls) or not marks.isdisjoint(vars(cls)))
 
 
-def annotations_of(holder: Any) -> list[object]:
-    """Return the annotations of a class or a function, to be encoded by what they mean."""
-    return [_Annotation(*pair) for pair in _annotations(holder).items()]
-
-
-def _annotations(holder: Any) -> Mapping[str, object]:
-    if sys.version_info >= (3, 14):
-        import annotationlib
-
-        return annotationlib.get_annotations(holder, format=annotationlib.Format.FORWARDREF)
-    own = vars(holder) if isinstance(holder, type) else {"__annotations__": holder.__annotations__}
-    spelled = own.get("__annotations__")
-    return spelled if isinstance(spelled, Mapping) else {}  # a type of C has a descriptor there
-
-
 def _field(field: dataclasses.Field[Any]) -> object:
     kind = getattr(field, "_field_type", None)
     names = ("name", "default", "default_factory", "init", "repr", "hash", "compare", "kw_only")
@@ -353,7 +338,7 @@ def _pydantic(cls: Any) -> list[tuple[str, object]]:
     ]
     return [
         ("fields", {name: _picked(each, _FIELD_INFO) for name, each in fields.items()}),
-        ("types", [_Annotation(name, each.annotation) for name, each in fields.items()]),
+        ("types", [Annotation(name, each.annotation) for name, each in fields.items()]),
         ("decorators", decorators),
         ("private", {name: _picked(each, _PRIVATE) for name, each in private.items()}),
     ]
@@ -366,34 +351,7 @@ def _info(info: Any) -> object:
     return [(each.name, getattr(info, each.name)) for each in dataclasses.fields(info)]
 
 
-class _Annotation:
-    """An annotation that something reads: its meaning counts, not how it is spelled."""
-
-    def __init__(self, name: str, meaning: object) -> None:
-        self.name = name
-        self.meaning = meaning
-
-
-def _annotation(encoder: Encoder, value: _Annotation) -> Piece:
-    meaning = value.meaning
-    if isinstance(meaning, typing.ForwardRef):
-        meaning = meaning.__forward_arg__
-    if isinstance(meaning, str):
-        return packed("annotation", text(value.name), text(_parsed(meaning)))
-    return encoder.branch(
-        value, lambda _, each: record("annotation", text(value.name), encoder.encode(meaning))
-    )
-
-
-@functools.cache
-def _parsed(spelling: str) -> str:
-    try:
-        return ast.dump(ast.parse(spelling, mode="eval"))
-    except SyntaxError:
-        return spelling
-
-
-# Descriptors and typing
+# Descriptors
 
 
 def _descriptor(*names: str) -> Any:
@@ -416,21 +374,6 @@ def _own_descriptor(*names: str) -> Any:
     return lambda encoder, value: encoder.branch(value, parts)
 
 
-def _type_variable(encoder: Encoder, value: Any) -> Sequence[Piece]:
-    names = ("__bound__", "__constraints__", "__covariant__", "__contravariant__", "__default__")
-    held = [encoder.encode(getattr(value, name, None)) for name in names]
-    return record("typevar", text(type(value).__name__), text(value.__name__), *held)
-
-
-def _type_alias(encoder: Encoder, value: Any) -> Sequence[Piece]:
-    try:
-        meaning = value.__value__
-    except NameError:  # meant for a type checker alone
-        return record("type alias", text(value.__name__))
-    return record("type alias", encoder.encode(meaning))
-
-
-_TYPE_VARIABLES: Final = (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple)
 _DESCRIPTORS: Final[dict[type, tuple[str, ...]]] = {
     property: ("fget", "fset", "fdel"),
     functools.cached_property: ("func",),
@@ -439,19 +382,9 @@ _DESCRIPTORS: Final[dict[type, tuple[str, ...]]] = {
 }
 
 
-def _forward(encoder: Encoder, value: typing.ForwardRef) -> Piece:
-    return packed("forward", text(_parsed(value.__forward_arg__)))
-
-
 def _find(kind: type) -> Any:
     if issubclass(kind, type):
         return encode_class
-    if issubclass(kind, _TYPE_VARIABLES):
-        return lambda encoder, value: encoder.branch(value, _type_variable)
-    if kind is getattr(typing, "TypeAliasType", None):  # since 3.12
-        return lambda encoder, value: encoder.branch(value, _type_alias)
-    if issubclass(kind, typing.ForwardRef):
-        return _forward
     if kind in _DESCRIPTORS:
         return _descriptor(*_DESCRIPTORS[kind])
     for base in (property, classmethod, staticmethod):
@@ -462,4 +395,3 @@ def _find(kind: type) -> Any:
 
 Encoder.finders.append(_find)
 Encoder.handlers[type] = encode_class
-Encoder.handlers[_Annotation] = _annotation

@@ -39,6 +39,7 @@ from prefect_mlpipe.core.encoding.pieces import (
     bounded,
     count,
     long_text,
+    text,
     type_name,
     unordered,
     way,
@@ -52,6 +53,7 @@ __all__ = [
     "Undigestible",
     "as_branch",
     "as_leaf",
+    "attributes",
     "branch",
     "defines",
     "leaf",
@@ -296,6 +298,14 @@ def _set(encoder: Encoder, value: set[object]) -> Sequence[Piece]:
 
 def _frozenset(encoder: Encoder, value: frozenset[object]) -> Sequence[Piece]:
     return [FROZENSET, *unordered([encoder.encode(item) for item in value])]
+
+
+def attributes(encoder: Encoder, state: dict[str, object]) -> list[Piece]:
+    """Encode attributes by name; the order in which they were set does not count."""
+    pieces: list[Piece] = [count(len(state))]
+    for name in sorted(state):
+        pieces += (text(name), encoder.encode(state[name]))
+    return pieces
 
 
 def leaf(*kinds: type) -> Callable[[Callable[[Encoder, Any], bytes]], Handler]:

@@ -1,4 +1,4 @@
-"""Encode the types of the standard library, user objects, and refuse what has no content.
+"""Find how a type is encoded, encode objects in general, and refuse what has no content.
 
 Knows which values have content and which do not. Knows nothing of bytecode: classes and functions
 inside a value are encoded by `core.code`, arrays and tables by the modules that import their
@@ -15,37 +15,28 @@ import asyncio
 import concurrent.futures
 import contextvars
 import copyreg
-import datetime
-import decimal
 import enum
-import fractions
 import functools
 import importlib
 import io
 import logging
 import mmap
-import pathlib
 import queue
-import re
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import types
-import uuid
 import weakref
-import zoneinfo
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from prefect_mlpipe.core.encoding import reductions
+from prefect_mlpipe.core.encoding import reductions, standard_types
 from prefect_mlpipe.core.encoding.classes import owner_of_class
-from prefect_mlpipe.core.encoding.encode import Encoder, Handler, as_branch, branch, defines, leaf
+from prefect_mlpipe.core.encoding.encode import Encoder, Handler, as_branch, attributes, defines
 from prefect_mlpipe.core.encoding.pieces import (
     Piece,
     count,
-    octets,
     packed,
     record,
     scalar,
@@ -53,6 +44,8 @@ from prefect_mlpipe.core.encoding.pieces import (
     unordered,
 )
 from prefect_mlpipe.core.environment import owner_of
+
+_REGISTERS: Final = (standard_types,)  # imported for the handlers that it registers
 
 # Where the library has been imported by the user, this module of ours encodes its types.
 _FAMILIES: Final = {
@@ -219,130 +212,6 @@ def _protocol_parts(encoder: Encoder, value: Any) -> Sequence[Piece]:
 _protocol = as_branch(_protocol_parts)
 
 
-# Plain values of the standard library
-
-
-@leaf(bytearray)
-def _bytearray(encoder: Encoder, value: bytearray) -> bytes:
-    return packed("bytearray", octets(encoder.buffers, value))
-
-
-@leaf(memoryview)
-def _memoryview(encoder: Encoder, value: memoryview) -> bytes:
-    plain = value if value.c_contiguous else value.tobytes()
-    shape = scalar(tuple(value.shape or ()))
-    return packed("memoryview", text(value.format), shape, octets(encoder.buffers, plain))
-
-
-@leaf(range)
-def _range(encoder: Encoder, value: range) -> bytes:
-    return packed("range", scalar(value.start), scalar(value.stop), scalar(value.step))
-
-
-@branch(slice)
-def _slice(encoder: Encoder, value: slice) -> Sequence[Piece]:
-    return record("slice", *map(encoder.encode, (value.start, value.stop, value.step)))
-
-
-@leaf(decimal.Decimal)
-def _decimal(encoder: Encoder, value: decimal.Decimal) -> bytes:
-    return packed("decimal", text(str(value)))
-
-
-@leaf(fractions.Fraction)
-def _fraction(encoder: Encoder, value: fractions.Fraction) -> bytes:
-    return packed("fraction", scalar(value.numerator), scalar(value.denominator))
-
-
-@leaf(uuid.UUID)
-def _uuid(encoder: Encoder, value: uuid.UUID) -> bytes:
-    return packed("uuid", value.bytes)
-
-
-@leaf(datetime.timedelta)
-def _timedelta(encoder: Encoder, value: datetime.timedelta) -> bytes:
-    return packed("timedelta", *map(scalar, (value.days, value.seconds, value.microseconds)))
-
-
-@leaf(datetime.date)
-def _date(encoder: Encoder, value: datetime.date) -> bytes:
-    return packed("date", struct.pack("<i", value.toordinal()))
-
-
-@branch(datetime.datetime)
-def _datetime(encoder: Encoder, value: datetime.datetime) -> Sequence[Piece]:
-    naive, zone = value.replace(tzinfo=None, fold=0), encoder.encode(value.tzinfo)
-    return record("datetime", text(naive.isoformat()), scalar(value.fold), zone)
-
-
-@branch(datetime.time)
-def _time(encoder: Encoder, value: datetime.time) -> Sequence[Piece]:
-    naive, zone = value.replace(tzinfo=None, fold=0), encoder.encode(value.tzinfo)
-    return record("time", text(naive.isoformat()), scalar(value.fold), zone)
-
-
-@leaf(datetime.timezone)
-def _timezone(encoder: Encoder, value: datetime.timezone) -> bytes:
-    offset = value.utcoffset(None)
-    seconds = (offset.days, offset.seconds, offset.microseconds)
-    return packed("timezone", scalar(seconds), text(value.tzname(None)))
-
-
-@leaf(zoneinfo.ZoneInfo)
-def _zone(encoder: Encoder, value: zoneinfo.ZoneInfo) -> bytes:
-    if value.key is None:
-        raise encoder.refuse(value, "a time zone without a name has no content to see")
-    return packed("zone", text(value.key))
-
-
-@branch(re.Pattern)
-def _pattern(encoder: Encoder, value: re.Pattern[Any]) -> Sequence[Piece]:
-    return record("pattern", encoder.encode(value.pattern), scalar(value.flags))
-
-
-@leaf(pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
-def _path(encoder: Encoder, value: pathlib.PurePath) -> bytes:
-    kind = "path" if isinstance(value, pathlib.Path) else type(value).__name__
-    return packed(kind, text(str(value)))
-
-
-@leaf(type(NotImplemented))
-def _not_implemented(encoder: Encoder, value: object) -> bytes:
-    return packed("NotImplemented")
-
-
-@leaf(object)
-def _bare_object(encoder: Encoder, value: object) -> bytes:
-    return packed("object")
-
-
-@branch(types.MappingProxyType)
-def _mapping_proxy(encoder: Encoder, value: Any) -> Sequence[Piece]:
-    return record("mappingproxy", encoder.encode(dict(value)))
-
-
-@branch(types.SimpleNamespace)
-def _namespace(encoder: Encoder, value: types.SimpleNamespace) -> Sequence[Piece]:
-    return record("namespace", *attributes(encoder, vars(value)))
-
-
-@branch(functools.partial)
-def _partial(encoder: Encoder, value: functools.partial[Any]) -> Sequence[Piece]:
-    # Looking at the `__dict__` of a partial gives it an empty one.
-    names = attributes(encoder, vars(value))
-    parts = map(encoder.encode, (value.func, value.args, value.keywords))
-    return record("partial", *parts, *names)
-
-
-@branch(types.CellType)
-def _cell(encoder: Encoder, value: types.CellType) -> Sequence[Piece]:
-    try:
-        content = value.cell_contents
-    except ValueError:  # filled later, or never
-        return record("empty cell")
-    return record("cell", encoder.encode(content))
-
-
 # Kinds of classes that users derive from
 
 
@@ -451,14 +320,6 @@ def _state(encoder: Encoder, state: Any) -> list[Piece]:
 
 def _has_names(state: Any) -> bool:
     return type(state) is dict and all(type(name) is str for name in state)
-
-
-def attributes(encoder: Encoder, state: dict[str, object]) -> list[Piece]:
-    """Encode attributes by name; the order in which they were set does not count."""
-    pieces: list[Piece] = [count(len(state))]
-    for name in sorted(state):
-        pieces += (text(name), encoder.encode(state[name]))
-    return pieces
 
 
 def _sequence(encoder: Encoder, tag: bytes, items: Iterable[object]) -> list[Piece]:

@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from blake3 import blake3
 
 from prefect_mlpipe.core.encoding.encode import Encoder
 from prefect_mlpipe.core.encoding.pieces import SCALARS, Piece, packed, scalar, text
@@ -21,6 +23,9 @@ from prefect_mlpipe.core.environment import USER, Owner, owner_of
 
 _IMMUTABLE: Final = SCALARS | {types.FunctionType, type, types.BuiltinFunctionType, range}
 MISSING: Final = object()
+
+# Label → digest of a part alone → the part: two lambdas of one module share a label.
+Parts: TypeAlias = "dict[str, dict[bytes, object]]"
 
 
 class Part(NamedTuple):
@@ -63,6 +68,26 @@ class Attributes(NamedTuple):
 
     holder: object
     values: tuple[object, ...]
+
+
+def entries(reach: list[Any]) -> Iterator[Any]:
+    """Yield the records that a read left behind, those of what is reached twice once."""
+    seen: set[int] = set()
+    waiting = [reach]
+    while waiting:
+        for entry in waiting.pop():
+            if type(entry) is not list:
+                yield entry
+            elif id(entry) not in seen:
+                seen.add(id(entry))
+                waiting.append(entry)
+
+
+def together(owns: Mapping[bytes, object]) -> str:
+    """Return one digest for all parts of one label."""
+    if len(owns) == 1:
+        return next(iter(owns)).hex()
+    return blake3(b"".join(sorted(owns))).hexdigest()
 
 
 def present(value: object) -> bytes:

@@ -231,12 +231,13 @@ def _step(outer: Any, inner: object) -> str:
             return ""
         return f".{names[at]}" if names else f"[{at}]"
     attributes = {
-        **{name: getattr(outer, name, None) for name in _slots(type(outer))},
+        **{name: getattr(outer, name, None) for name in slots_of(type(outer))},
         **getattr(outer, "__dict__", {}),
     }
     return next((f".{name}" for name, item in attributes.items() if item is inner), "")
 
 
-def _slots(kind: type) -> list[str]:
+def slots_of(kind: type) -> list[str]:
+    """Return the names of the slots that a class and its bases declare."""
     declared = [vars(base).get("__slots__", ()) for base in kind.__mro__]
     return [name for names in declared for name in ((names,) if isinstance(names, str) else names)]

@@ -17,12 +17,11 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from prefect_mlpipe.core.encoding.classes import annotations_of, owner_of_class
-from prefect_mlpipe.core.encoding.parts import alone
+from prefect_mlpipe.core.encoding.classes import owner_of_class
+from prefect_mlpipe.core.encoding.parts import Parts, alone
 from prefect_mlpipe.core.encoding.pieces import count, text
+from prefect_mlpipe.core.encoding.type_hints import annotations_of
 from prefect_mlpipe.core.reading.bytecode import shape_of
-
-Parts = dict[str, dict[bytes, object]]  # label → digest of a part alone → the part
 
 
 def with_what_shows(parts: Parts, asks: Collection[str], function: object) -> tuple[Parts, bytes]:

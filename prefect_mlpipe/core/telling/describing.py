@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import functools
 import itertools
 import os
 import re
@@ -20,7 +21,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from prefect_mlpipe.core.encoding.pieces import type_name
+from prefect_mlpipe.core.encoding.pieces import slots_of, type_name
 from prefect_mlpipe.core.files import File, Folder
 
 Facts = dict[str, str]
@@ -104,6 +105,8 @@ def _facts(value: object, at: str, name: str, depth: int) -> Iterator[tuple[str,
         yield at, text
         if isinstance(value, str | bytes) and len(value) >= SHOWN_LENGTH - 2 and text != SECRET:
             yield f"{at} length".strip(), f"{len(value):,}"
+        if isinstance(value, types.MethodType) and depth < _DEPTH:
+            yield from _facts(value.__self__, f"{at}.__self__", "", depth + 1)
         return
     kind = type_name(type(value))
     for fits, facts in _KINDS:
@@ -161,10 +164,25 @@ def _children(value: Any) -> Iterable[tuple[str, str, object]] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return ((f".{n}", n, getattr(value, n, None)) for n in names)
+    if isinstance(value, functools.partial):
+        return _bound(value)
+    slots = {n: getattr(value, n) for n in slots_of(type(value)) if hasattr(value, n)}
     held = getattr(value, "__dict__", None)
-    if isinstance(held, dict):
-        return ((f".{n}", n, held[n]) for n in sorted(held) if not n.startswith("__"))
-    return None
+    if not isinstance(held, dict) and not slots:
+        return None
+    held = {**slots, **(held or {})}
+    return ((f".{n}", n, held[n]) for n in sorted(held) if not n.startswith("__"))
+
+
+def _bound(partial: functools.partial[Any]) -> Iterator[tuple[str, str, object]]:
+    """Yield what a partial calls and what it hands on, each named as of the function."""
+    name = getattr(partial.func, "__name__", type_name(type(partial.func)))
+    label = (_text(partial.func, "") or name).strip()
+    yield ".func", "", partial.func
+    for at, argument in enumerate(partial.args):
+        yield f" argument {at} of {label}", "", argument
+    for key, argument in partial.keywords.items():
+        yield f" {key} of {label}", key, argument
 
 
 def _members(value: set[Any] | frozenset[Any]) -> list[tuple[str, str, object]]:
@@ -272,11 +290,19 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
 
     Empty if they are equal: the difference is then not among what is described.
     """
+    pair = exchanged(before, after)
+    return _facts_that_differ(before, after) if pair is None else [" → ".join(pair)]
+
+
+def exchanged(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return two values in short where one has taken the place of the other, as 1 of 2.
+
+    `None` where it is the same kind of thing, of which the facts say what differs.
+    """
     if "" in before or "" in after or before.get("type") != after.get("type"):
-        pair = [in_short(before), in_short(after)]
-        same = pair[0] == pair[1]
-        return _facts_that_differ(before, after) if same else [" → ".join(pair)]
-    return _facts_that_differ(before, after)
+        pair = in_short(before), in_short(after)
+        return None if pair[0] == pair[1] else pair
+    return None
 
 
 def in_short(facts: Mapping[str, str]) -> str:
