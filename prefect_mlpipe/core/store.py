@@ -54,6 +54,9 @@ CACHEDIR_TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 TORN_ATTEMPTS = 5
 TORN_WAIT_S = 0.002
 LONGEST_NAME = 120
+TRIAL_BYTES = 4096  # a block: a full disk often takes an empty file
+
+_TRIAL = "leases/writable"
 
 _HEAD = b'{"checksum":"'
 _BODY = b'","record":'
@@ -336,6 +339,13 @@ class Store:
         """Give the ids of the runs of a pipeline, newest first."""
         return [_run_id(name) for name in self._listed_runs(pipeline)]
 
+    def last_started(self, pipeline: str) -> float:
+        """Give the start, to the millisecond, under which the last run is listed; 0 if none is."""
+        self._open()
+        name = self._backend.read(f"runs/{_quoted(pipeline)}/last") or b""
+        stamp = name.partition(b"-")[0]
+        return int(stamp) / 1000 if stamp.isdigit() else 0.0
+
     def last_run(self, pipeline: str) -> dict[str, Any] | None:
         """Give the manifest of the run that started last; two reads, however many there are."""
         self._open()
@@ -364,19 +374,23 @@ class Store:
     # --- the place itself ------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make the store where there is none, and say now, not later, if it cannot be written.
+        """Make the store where there is none. One that stands may be read-only or full: what is in
+        it can be reused all the same.
 
         Raises:
-            StoreUnavailable: with the URL and what to do.
+            StoreUnavailable: there is none and none can be made, or it cannot be read.
         """
         self._begin()
-        folder = _local_folder(self.url)
-        if folder is not None and not os.access(folder, os.W_OK):
-            raise StoreUnavailable(
-                f"The store {self.url} cannot be written.",
-                {"store": self.url, "folder": os.path.abspath(folder)},
-                "Allow writing there, or choose another place with `store=`.",
-            )
+
+    def require_writable(self) -> None:
+        """Write something small and remove it: to know before work is done that it can be kept.
+
+        Raises:
+            StoreUnavailable: nothing can be written now.
+        """
+        self._begin()
+        self._backend.replace(_TRIAL, bytes(TRIAL_BYTES))
+        self._backend.delete(_TRIAL)
 
     def sync(self) -> None:
         """Make what was written so far survive a power cut. Nothing is wrong without it: what was

@@ -21,7 +21,7 @@ from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.calls import Whole, load
 from prefect_mlpipe.engine.keying import Reference
 from prefect_mlpipe.engine.steprun import StepRun
-from prefect_mlpipe.errors import OutputError, ValueDamaged, ValueMissing
+from prefect_mlpipe.errors import OutputError, StoreUnavailable, ValueDamaged, ValueMissing
 
 _LISTS = ("list", "tuple", "range", "builtins.list", "builtins.tuple", "builtins.range")
 
@@ -169,7 +169,7 @@ def pack(value: Any, store: Store) -> Any:
         return {"folder" if kind is Folder else "file": os.fspath(value)}
     try:
         return {"value": store.put(value).to_json()}
-    except (Unstorable, Undigestible) as error:
+    except (Unstorable, Undigestible, StoreUnavailable) as error:
         return {"text": f"{kind.__qualname__}, which cannot be stored: {error}"}
 
 
