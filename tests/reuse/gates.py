@@ -1,5 +1,6 @@
-"""Puts what several processes do in order, by files: a step says that it has begun, and goes on when
-it is let go.
+"""Puts what several processes do in order, by files.
+
+A step says that it has begun, and goes on when it is let go.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ def until(name):
 # What waits says so in its log. Nobody expires by himself unless a test says so.
 LOUD = "import logging; logging.basicConfig(level=logging.INFO, force=True)"
 NEVER = "import prefect_mlpipe.core.leases.leases as _l; _l.EXPIRES_S = 3600.0"
+# As if the holder were on another machine: whether its process lives cannot be seen.
+BLIND = "import prefect_mlpipe.core.leases.processes as _p; _p.has_ended = lambda process: False"
 TOGETHER = "import gate, os; gate.say(f'here-{os.getpid()}'); gate.until('all')"
 
 

@@ -55,7 +55,8 @@ def folder(values: np.ndarray) -> Folder:
 def total(table: pd.DataFrame, arrays: dict, words: File, parts: Folder) -> float:
     ran("total")
     sizes = [len(p.read_bytes()) for p in sorted((Path(parts) / "sub").iterdir())]
-    return float(table["a"].sum() + arrays["half"].sum()) + len(Path(words).read_text()) + sum(sizes)
+    numbers = float(table["a"].sum() + arrays["half"].sum())
+    return numbers + len(Path(words).read_text()) + sum(sizes)
 
 @pipeline
 def main(seed: int = 0, size: int = 2000) -> float:

@@ -186,7 +186,7 @@ def test_a_full_disk_fails_one_step_of_many_and_the_rest_does_not_start(
     disk.fill(40)
     outcome = lab.run("length=100", options="failures='finish'")
     assert "StoreUnavailable" in str(outcome.error)
-    assert "cancelled" in {one["state"] for one in outcome.steps.values()}
+    assert len(outcome.ran) < 100
     done = recorded(lab)
     disk.free()
     again = lab.run("length=100")

@@ -15,7 +15,7 @@ from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.runs import Run, Runs
 from tests.project import Project, ran
-from tests.reuse.gates import NEVER, TOGETHER, Gate, eventually
+from tests.reuse.gates import BLIND, NEVER, TOGETHER, Gate, eventually
 from tests.reuse.lab import Lab, Process
 
 # To who has this, time flies once there is a file `expired`.
@@ -28,8 +28,6 @@ def _plant():
 
 _plant()
 """
-# As if the holder were on another machine: whether its process lives cannot be seen.
-BLIND = "import prefect_mlpipe.core.leases.processes as _p; _p.has_ended = lambda process: False"
 
 SLOW = """
 from gate import say, until

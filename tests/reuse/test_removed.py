@@ -1,0 +1,114 @@
+"""A store, or a part of it, that somebody removes while a run goes on: the run makes what it still
+needs again, and ends right."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.reuse.gates import Gate
+from tests.reuse.lab import Lab, Process
+from tests.reuse.mixed import MIXED, right_afterwards
+
+TWO = """
+import numpy as np
+from gate import say, until
+
+@step
+def first(x: int) -> np.ndarray:
+    ran("first")
+    return np.full(10_000, x)
+
+@step
+def second(values: np.ndarray) -> np.ndarray:
+    ran("second")
+    say("begun")
+    until("go")
+    return values + 1
+
+@step
+def third(values: np.ndarray, more: np.ndarray) -> int:
+    ran("third")
+    return int(values.sum() + more.sum())
+
+@pipeline
+def main(who: str, x: int = 1) -> int:
+    one = first(x)
+    return third(one, second(one))
+
+@pipeline
+def between(who: str, x: int = 1) -> int:
+    one = first(x)
+    resolve(one)
+    say("begun")
+    until("go")
+    return third(one, one)
+"""
+PARTS = ["", "values", "records", "leases", "runs"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_store_may_be_removed_while_a_step_runs(
+    lab: Lab, gate: Gate, start: Callable[..., Process], part: str
+) -> None:
+    lab.write(TWO)
+    process = start(who="it")
+    gate.seen("begun")
+    shutil.rmtree(Path(lab.store) / part)
+    gate.open("go")
+    outcome = process.outcome()
+    assert (outcome.value, outcome.error) == ("builtins.int 30000", None), outcome.traceback
+    again = ["first"] if part in ("", "values") else []
+    assert outcome.ran == sorted(["first", "second", "third", *again])
+    said = [text for text in outcome.warnings if "The stored value of step 'first' is gone" in text]
+    assert len(said) == len(again)
+    later = start(who="it").outcome()
+    assert (later.value, later.error) == ("builtins.int 30000", None)
+    # Of a record that nobody asked for any more nobody saw that it was gone.
+    assert later.ran == (["first"] if part == "records" else [])
+    assert start(who="it").outcome().ran == []
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_store_may_be_removed_between_steps(
+    lab: Lab, gate: Gate, start: Callable[..., Process], part: str
+) -> None:
+    lab.write(TWO)
+    process = start(who="it", pipeline="between")
+    gate.seen("begun")
+    shutil.rmtree(Path(lab.store) / part, ignore_errors=True)  # there are no runs yet
+    gate.open("go")
+    outcome = process.outcome()
+    assert (outcome.value, outcome.error) == ("builtins.int 20000", None), outcome.traceback
+    again = ["first"] if part in ("", "values") else []
+    assert outcome.ran == sorted(["first", "third", *again])
+    later = start(who="it", pipeline="between").outcome()
+    assert (later.value, later.error) == ("builtins.int 20000", None)
+
+
+@pytest.mark.parametrize("part", ["", "values", "records"])
+def test_a_store_may_be_removed_at_any_moment(lab: Lab, part: str) -> None:
+    lab.write(MIXED)
+    right = lab.oracle()
+    chance = random.Random(7)
+    began = time.monotonic()
+    lab.run()
+    took = time.monotonic() - began
+    for number in range(5):
+        lab.store = str(lab.place / f"store-{number}")
+        process = lab.start()
+        end = time.monotonic() + chance.uniform(0.2, 1.0) * took
+        while time.monotonic() < end:
+            shutil.rmtree(Path(lab.store) / part, ignore_errors=True)
+            time.sleep(chance.uniform(0.001, 0.02) * took)
+        outcome = process.outcome()
+        if outcome.error is None:
+            assert outcome.value == right
+        else:  # what is removed over and over is given up in the end
+            assert str(outcome.error).startswith(("ValueMissing", "StoreUnavailable")), outcome
+        right_afterwards(lab, right)
