@@ -68,10 +68,10 @@ def decide(
         return Run((Reason("cache off"),))
     if options.refresh:
         return Run((Reason("refresh asked"),))
+    if options.lost is not None:  # whether its record is gone too or not
+        return Run((options.lost,))
     if record is None:
         return Run(tuple(changes()) or (Reason("value missing", "its record"),))
-    if options.lost is not None:
-        return Run((options.lost,))
     if options.expiration is not None:
         # One from the future too: made by a clock that was years ahead, it would last for years.
         limit_s, age_s = options.expiration.total_seconds(), now - record.created

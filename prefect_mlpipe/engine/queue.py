@@ -233,7 +233,7 @@ class Queue:
                 return
             # It may have been made, or made again, between the look at its record and the lease.
             same = refreshed or self._store.read_record(run.key) == record
-            if same and (run.lost is None or run.lost_with == record):
+            if same and (run.lost is None or record is None or run.lost_with == record):
                 break
             run.lost = None
         found = damage(run)

@@ -36,6 +36,7 @@ def test_a_record_is_reused_and_nobody_asks_what_changed() -> None:
         (None, Options(cache=False), "cache off"),
         (RECORD, Options(refresh=True), "refresh asked"),
         (RECORD, Options(lost=Reason("value damaged")), "value damaged"),
+        (None, Options(lost=Reason("value missing")), "value missing"),
         (RECORD, Options(cache=False, refresh=True), "cache off"),
     ],
 )

@@ -1,13 +1,13 @@
 """Clocks that are an hour off: from one run to the next, between two processes that share a store,
 and in the middle of a run.
 
-Debian's libfaketime sets the clock of one process; files keep the times of the real one, as those
-on a file server do. Where it is missing the tests are skipped and say so.
+The clock of a child is what Python's `time` gives it; files keep the times of the real one, as those
+on a file server do. (libfaketime 0.9.10 would set it for C code too, but breaks `time.sleep`.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,23 @@ import pytest
 
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.runs import Runs
-from tests.reuse.faults import missing
 from tests.reuse.gates import BLIND, Gate, eventually
 from tests.reuse.lab import Lab, Outcome, Process
 
-LIBRARIES = [*Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1")]
-AHEAD, BEHIND = "+3600s", "-3600s"
+AHEAD, BEHIND = "+3600", "-3600"
+SET = """
+def _set(file):
+    import time
+    now, now_ns = time.time, time.time_ns
+    def off():
+        with open(file) as told:
+            return int(told.read())
+    time.time = lambda: now() + off()
+    time.time_ns = lambda: now_ns() + off() * 1_000_000_000
+
+_set({file!r})
+del _set
+"""
 
 CLOCKED = """
 import datetime, time
@@ -56,36 +67,29 @@ def held(who: str, x: int = 1) -> int:
 class Clocks:
     """Starts processes whose clocks are off."""
 
-    def __init__(self, lab: Lab, start: Callable[..., Process], library: Path) -> None:
-        self._lab, self._start, self._library = lab, start, library
+    def __init__(self, lab: Lab, start: Callable[..., Process]) -> None:
+        self._folder, self._start = lab.place, start
 
     def start(self, clock: str, *setup: str, **options: Any) -> Process:
-        """Start a process; what stands in `clock-<number>` at each moment is how far it is off."""
-        file = self._lab.place / f"clock{clock}"
-        file.write_text(clock)
-        environ = {
-            "LD_PRELOAD": str(self._library),
-            "FAKETIME_TIMESTAMP_FILE": str(file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "NO_FAKE_STAT": "1",
-        }
-        return self._start(*setup, who=clock, fresh=True, environ=environ, **options)
+        """Start a process whose clock is off by so many seconds."""
+        self.set(clock, clock)
+        return self._start(SET.format(file=str(self._file(clock))), *setup, who=clock, **options)
 
     def run(self, clock: str, **options: Any) -> Outcome:
         return self.start(clock, **options).outcome()
 
     def set(self, clock: str, to: str) -> None:
-        """Set the clock of a process that was started, and goes on."""
-        (self._lab.place / f"clock{clock}").write_text(to)
+        """Set the clock of a process that goes on."""
+        self._file(clock).write_text(to)
+
+    def _file(self, clock: str) -> Path:
+        return self._folder / f"clock{clock}"
 
 
 @pytest.fixture
-def clocks(lab: Lab, gate: Gate, start: Callable[..., Process]) -> Iterator[Clocks]:
-    if not LIBRARIES:
-        missing("clocks cannot be set: libfaketime is missing (apt-get install faketime)")
+def clocks(lab: Lab, gate: Gate, start: Callable[..., Process]) -> Clocks:
     lab.write(CLOCKED)
-    yield Clocks(lab, start, LIBRARIES[0])
+    return Clocks(lab, start)
 
 
 def test_a_clock_that_was_an_hour_ahead_spoils_neither_values_nor_the_order_of_runs(

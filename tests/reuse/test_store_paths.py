@@ -106,8 +106,8 @@ def test_a_value_that_was_replaced_is_made_again(
     lab: Lab, how: Callable[[Path], None], value: str
 ) -> None:
     started(lab, *VALUES[value])
-    (place,) = (Path(lab.store) / "values").glob("*/*")
-    how(place)
+    places = [*(Path(lab.store) / "values").glob("*/*")]
+    how(max(places, key=Path.is_dir))  # what a File holds may be stored as a text, too
     outcome = lab.run()
     assert outcome.value == lab.oracle(), outcome.traceback
     assert outcome.ran == ["below", "make"]

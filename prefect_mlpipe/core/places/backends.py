@@ -116,6 +116,8 @@ class LocalBackend(Backend):
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                return b""
             raise unavailable(self.url, f"reading {name}", error) from error
         try:
             data = os.read(handle, 65536)
@@ -232,6 +234,8 @@ class LocalBackend(Backend):
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
             raise unavailable(self.url, f"looking for {name}", error) from error
 
     @override
