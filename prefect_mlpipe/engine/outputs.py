@@ -114,7 +114,8 @@ class Outputs:
         likely = (one for run in near for one in (run, *(run.items or ())))
         every: Iterable[StepRun] = itertools.chain(likely, self.runs.values())
         for run in every:
-            if run.record is not None and value in run.record.fields.values():
+            record = run.record or run.lost_with  # it may be about to be made again
+            if record is not None and value in record.fields.values():
                 return run
         return None
 

@@ -179,6 +179,7 @@ class Queue:
     def _expand(self, run: StepRun) -> None:
         """Turn a mapped node into its items, now that their number is known."""
         if run.items is None:
+            run.submitted = time.monotonic()
             try:
                 self.ready.expand(run, expand(run, self._outputs))
                 run.started = self._clock()
@@ -325,6 +326,7 @@ class Queue:
             attempt=attempt,
         )
         run.submission += 1
+        run.submitted = time.monotonic()
         run.state = "running"
         run.started = self._clock()
         self._reporter.reading(run)
@@ -435,6 +437,8 @@ class Queue:
         self._no_longer_running(run)
         self._turns.release(run)
         run.state = state
+        if run.repairs:
+            run.remade = time.monotonic()
         self._count(state, 1)
         self._reporter.settled(run)
         self.ready.settle(run)
@@ -471,21 +475,29 @@ class Queue:
     ) -> None:
         """Have a lost value made again by the step that made it; then the consumer goes on."""
         producer = self._outputs.producer(lost.value, near)
-        if producer is None or producer.repairs >= _REPAIRS:
+        # Several readers lose one value at once: it is made again for the first who says so.
+        late = producer is not None and (
+            not producer.settled or (consumer is not None and consumer.submitted < producer.remade)
+        )
+        if producer is None or (producer.repairs >= _REPAIRS and not late):
             if consumer is None:
                 raise lost.error
             self._fail(consumer, lost.error)
             return
-        producer.lost_with = producer.record
-        self._reopen(producer)
-        producer.repairs += 1
-        producer.lost = Reason(lost.kind)
-        self.ready.put(producer)
+        if not late:
+            producer.lost_with = producer.record
+            self._reopen(producer)
+            producer.repairs += 1
+            producer.lost = Reason(lost.kind)
+            self.ready.put(producer)
         if consumer is not None:
             consumer.state = "waiting"
-            consumer.wait_for(producer)
             if consumer.key is not None and self._leaders.get(consumer.key) is consumer:
                 del self._leaders[consumer.key]
+            if producer.settled:
+                self.ready.put(consumer)
+            else:
+                consumer.wait_for(producer)
 
     def _reopen(self, run: StepRun) -> None:
         """Have a settled run decided anew; as an item, its mapped node comes to its end again."""
