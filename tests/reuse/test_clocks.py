@@ -1,8 +1,8 @@
 """Clocks that are an hour off: from one run to the next, between two processes that share a store,
 and in the middle of a run.
 
-The clock of a child is what Python's `time` gives it; files keep the times of the real one, as those
-on a file server do. (libfaketime 0.9.10 would set it for C code too, but breaks `time.sleep`.)
+The clock of a child is what Python's `time` gives it; files keep the times of the real one, as
+those on a file server do. (libfaketime 0.9.10 sets it for C code too, but breaks `time.sleep`.)
 """
 
 from __future__ import annotations

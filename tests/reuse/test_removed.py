@@ -115,3 +115,34 @@ def test_a_store_may_be_removed_at_any_moment(lab: Lab, part: str) -> None:
             assert lab.store in error
         again = lab.run()
         assert (again.value, again.error) == (right, None), again.traceback
+
+
+@pytest.mark.parametrize("readers", [2, 6])
+def test_a_value_that_several_steps_miss_at_once_is_made_again_once(lab: Lab, readers: int) -> None:
+    project = """
+        import numpy as np
+
+        @step
+        def make(x: int) -> np.ndarray:
+            ran("make")
+            return np.full(10_000, x)
+
+        @step
+        def read(values: np.ndarray, number: int) -> int:
+            ran("read")
+            return int(values.sum()) + number
+
+        @pipeline
+        def main(readers: int, first: int = 0) -> list:
+            made = make(1)
+            return [read(made, first + number) for number in range(readers)]
+        """
+    lab.write(project)
+    lab.run(f"readers={readers}")
+    shutil.rmtree(Path(lab.store) / "values")
+    outcome = lab.run(f"readers={readers}, first=100")
+    assert outcome.value == lab.oracle(f"readers={readers}, first=100"), outcome.traceback
+    assert outcome.ran == ["make", *["read"] * readers]
+    assert outcome.reasons("make") == ["value missing"]
+    (warning,) = outcome.warnings
+    assert warning.startswith("The stored value of step 'make' is gone: the step runs again.")
