@@ -99,8 +99,10 @@ class Conduct:
         Args:
             on_engine: is given the engine before anything runs, to cancel from another thread.
         """
-        started = time.time()
+        started, watch = time.time(), time.perf_counter()
         self.store.prepare()
+        # Later than the last run, whatever the clock says: one that was ahead may have been set.
+        order = max(started, self.store.runs.last_started(self.info.pipeline) + 0.002)
         graph = Graph(self.info.pipeline)
         keyer = Keyer(self.info.id)
         baseline = Baseline(self.store, self.info.pipeline)
@@ -131,8 +133,9 @@ class Conduct:
             self.runner.close()
             _warn_of_changed_code(engine, keyer)
             _warn_of_undeclared(engine, keyer)
-            ending = Ending(self.info, started, state, error, packed)
-            self._leave(ending.document(graph, engine, baseline), engine, error)
+            seconds = time.perf_counter() - watch
+            ending = Ending(self.info, started, seconds, state, error, packed)
+            self._leave(ending.document(graph, engine, baseline), engine, order)
 
     def _check(self, graph: Graph, nodes: Sequence[Node]) -> None:
         adopt_computes(graph, nodes, self.computes)
@@ -181,21 +184,29 @@ class Conduct:
             store=self.store,
         )
 
-    def _leave(self, document: dict[str, Any], engine: Engine, error: BaseException | None) -> None:
+    def _leave(self, document: dict[str, Any], engine: Engine, order: float) -> None:
+        try:
+            self._write(document, engine, order)
+            self.reporter.ended(document)
+        finally:
+            self.reporter.close()
+
+    def _write(self, document: dict[str, Any], engine: Engine, order: float) -> None:
+        """Write the run manifest. A run does not fail for want of it: what its steps made is there,
+        and what ended it says more."""
         try:
             document["segment"] = self._segment(engine)
-            self.store.runs.write(
-                self.info.pipeline, self.info.id, document, started=document["started"]
-            )
+            self.store.runs.write(self.info.pipeline, self.info.id, document, started=order)
             for function, latest in _latest(engine).items():
                 self.store.latest.write(function, latest)
             self.store.sync()
-            self.reporter.ended(document)
-        except StoreUnavailable:
-            if error is None:  # what ended the run says more than that it left no manifest
-                raise
-        finally:
-            self.reporter.close()
+        except StoreUnavailable as error:
+            facts = ", ".join(f"{name}: {value}" for name, value in error.facts.items())
+            engine.warn(
+                f"The manifest of this run could not be kept ({facts}): the run may be missing "
+                f"among the runs of pipeline '{self.info.pipeline}'. What its steps have recorded "
+                f"is not touched by that. {error.advice}"
+            )
 
     def _segment(self, engine: Engine) -> str | None:
         """Keep the records of this run together where each costs a request of its own."""
@@ -261,6 +272,7 @@ class Ending:
 
     info: RunInfo
     started: float
+    seconds: float
     state: str
     error: BaseException | None
     returned: Any
@@ -276,7 +288,7 @@ class Ending:
             "state": self.state,
             "error": error_text(self.error),
             "started": self.started,
-            "ended": time.time(),
+            "ended": self.started + self.seconds,
             "parameters": {name: plain(value) for name, value in self.info.parameters.items()},
             "stored_parameters": list(self.info.stored),
             "returned": self.returned,

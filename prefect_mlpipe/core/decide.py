@@ -68,15 +68,17 @@ def decide(
         return Run((Reason("cache off"),))
     if options.refresh:
         return Run((Reason("refresh asked"),))
+    if options.lost is not None:  # whether its record is gone too or not
+        return Run((options.lost,))
     if record is None:
         return Run(tuple(changes()) or (Reason("value missing", "its record"),))
-    if options.lost is not None:
-        return Run((options.lost,))
-    if (
-        options.expiration is not None
-        and now - record.created >= options.expiration.total_seconds()
-    ):
-        return Run((Reason("expired", f"older than {options.expiration}"),))
+    if options.expiration is not None:
+        # One from the future too: made by a clock that was years ahead, it would last for years.
+        limit_s, age_s = options.expiration.total_seconds(), now - record.created
+        if age_s >= limit_s:
+            return Run((Reason("expired", f"older than {options.expiration}"),))
+        if age_s < -limit_s:
+            return Run((Reason("expired", f"made by a clock {options.expiration} ahead or more"),))
     return Reuse(record)
 
 

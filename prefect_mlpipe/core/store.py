@@ -52,10 +52,12 @@ from prefect_mlpipe.core.upkeep.marking import Rules
 from prefect_mlpipe.core.upkeep.pruning import SHORTEST_GRACE, Pruned, prune
 from prefect_mlpipe.core.upkeep.usage import Usage, usage
 from prefect_mlpipe.core.upkeep.verifying import Verified, verify
-from prefect_mlpipe.errors import StoreUnavailable
 
 SIGNED: Final = ("records", "runs", "published", "pins", "code", "latest", "watches")
 
+TRIAL_BYTES: Final = 4096  # a block: a full disk often takes an empty file
+
+_TRIAL: Final = "leases/writable"
 _BYTES: Final = TypeAdapter(ByteSize)
 
 
@@ -204,19 +206,23 @@ class Store:
         return RemoteLeases(self._backend, run, pipeline)
 
     def prepare(self) -> None:
-        """Make the store where there is none, and say now, not later, if it cannot be written.
+        """Make the store where there is none. One that stands may be read-only or full: what is in
+        it can be reused all the same.
 
         Raises:
-            StoreUnavailable: with the URL and what to do.
+            StoreUnavailable: there is none and none can be made, or it cannot be read.
         """
         self._place.writing()
-        folder = _local_folder(self.url)
-        if folder is not None and not os.access(folder, os.W_OK):
-            raise StoreUnavailable(
-                f"The store {self.url} cannot be written.",
-                {"store": self.url, "folder": os.path.abspath(folder)},
-                "Allow writing there, or choose another place with `store=`.",
-            )
+
+    def require_writable(self) -> None:
+        """Write something small and remove it: to know before work is done that it can be kept.
+
+        Raises:
+            StoreUnavailable: nothing can be written now.
+        """
+        backend = self._place.writing()
+        backend.replace(_TRIAL, bytes(TRIAL_BYTES))
+        backend.delete(_TRIAL)
 
     # --- upkeep ----------------------------------------------------------------------------------
 

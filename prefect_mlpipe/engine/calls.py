@@ -34,6 +34,7 @@ from prefect_mlpipe.errors import (
     InputChanged,
     MissingFile,
     RunCancelled,
+    StoreUnavailable,
     UnstorableOutput,
     ValueDamaged,
     ValueMissing,
@@ -146,6 +147,7 @@ def execute(call: StepCall, check: Check | None = None) -> Done:
         InputLost: an input is gone or damaged; nothing ran.
         RunCancelled: the call was given up before it began.
         InputChanged: a file changed while the step ran; nothing was recorded.
+        StoreUnavailable: an input cannot be read, or what the step returned cannot be written.
         UnstorableOutput: what it returned cannot be stored.
         Exception: whatever the function raised.
     """
@@ -173,9 +175,21 @@ def _execute(call: StepCall, check: Check | None) -> Done:
         value = run_function(call.step, arguments)
         duration = time.perf_counter() - started
         refuse_changed(call, [*call.files, *loaded])
-        return _record(call, value, created, duration)
+        try:
+            return _record(call, value, created, duration)
+        except StoreUnavailable as error:
+            raise _not_kept(call, duration, error) from error
     finally:
         here.close()
+
+
+def _not_kept(call: StepCall, duration: float, error: StoreUnavailable) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"Step '{call.current.step}' ran, but the store could not take what it returned: that is "
+        "lost, and the step will run again.",
+        {**error.facts, "ran for": f"{duration:.3g} s"},
+        error.advice,
+    )
 
 
 def _record(call: StepCall, value: Any, created: float, duration: float) -> Done:

@@ -21,7 +21,7 @@ from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.calls import Whole, load
 from prefect_mlpipe.engine.keying import Reference
 from prefect_mlpipe.engine.steprun import StepRun
-from prefect_mlpipe.errors import OutputError, ValueDamaged, ValueMissing
+from prefect_mlpipe.errors import OutputError, StoreUnavailable, ValueDamaged, ValueMissing
 
 _LISTS = ("list", "tuple", "range", "builtins.list", "builtins.tuple", "builtins.range")
 
@@ -114,7 +114,8 @@ class Outputs:
         likely = (one for run in near for one in (run, *(run.items or ())))
         every: Iterable[StepRun] = itertools.chain(likely, self.runs.values())
         for run in every:
-            if run.record is not None and value in run.record.fields.values():
+            record = run.record or run.lost_with  # it may be about to be made again
+            if record is not None and value in record.fields.values():
                 return run
         return None
 
@@ -169,7 +170,7 @@ def pack(value: Any, store: Store) -> Any:
         return {"folder" if kind is Folder else "file": os.fspath(value)}
     try:
         return {"value": store.put(value).to_json()}
-    except (Unstorable, Undigestible) as error:
+    except (Unstorable, Undigestible, StoreUnavailable) as error:
         return {"text": f"{kind.__qualname__}, which cannot be stored: {error}"}
 
 

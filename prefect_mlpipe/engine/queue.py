@@ -16,7 +16,7 @@ from prefect_mlpipe.core.decide import Reuse
 from prefect_mlpipe.core.files import noting_files
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.leases.leases import Leases
-from prefect_mlpipe.core.manifest import Reason
+from prefect_mlpipe.core.manifest import Reason, sentences
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import Done, InputLost, StepCall
@@ -91,6 +91,9 @@ class Queue:
         self._failures = failures
         self._current = current
         self._clock = clock
+        # Whether to try, before a step runs, if the store would take what it returns. A remote one
+        # is believed at first: a try costs requests.
+        self._in_doubt = outputs.store.is_local
         self._until: Callable[[], bool] = lambda: False
         self._leaders: dict[str, StepRun] = {}
         self._keyed: list[StepRun] = []  # their records are asked for in one call
@@ -181,6 +184,7 @@ class Queue:
     def _expand(self, run: StepRun) -> None:
         """Turn a mapped node into its items, now that their number is known."""
         if run.items is None:
+            run.submitted = time.monotonic()
             try:
                 self.ready.expand(run, expand(run, self._outputs))
                 run.started = self._clock()
@@ -240,6 +244,8 @@ class Queue:
                 self._reuse(run, decision.record)
                 return
             run.reasons = decision.reasons
+            if self._in_doubt and not self._can_write(run):
+                return
             refreshed = any(reason.kind == "refresh asked" for reason in run.reasons)
             if not run.node.step.cached:
                 break
@@ -249,7 +255,7 @@ class Queue:
                 return
             # It may have been made, or made again, between the look at its record and the lease.
             same = refreshed or self._store.records.read(run.key) == record
-            if same and (run.lost is None or run.lost_with == record):
+            if same and (run.lost is None or record is None or run.lost_with == record):
                 break
             run.lost = None
         found = damage(run)
@@ -257,6 +263,40 @@ class Queue:
             self.warn(found)
         run.manifest = self._decider.kept(run.node, run.manifest)
         self._submit(run, replace=refreshed or record is not None)
+
+    def _can_write(self, run: StepRun) -> bool:
+        """Fail a run whose work could not be kept before it is done, and let nothing new start."""
+        try:
+            self._store.require_writable()
+        except StoreUnavailable as error:
+            why = "; ".join(sentences(run.reasons, 3))
+            self.stopped = self.stopped or f"nothing can be written into {self._store.url}"
+            self._fail(
+                run,
+                StoreUnavailable(
+                    f"Step '{run.name}' must run ({why}), but nothing can be written into the "
+                    f"store {self._store.url}. It did not run.",
+                    error.facts,
+                    error.advice,
+                ),
+            )
+            return False
+        self._in_doubt = False
+        return True
+
+    def _doubt(self, error: StoreUnavailable) -> None:
+        """Let nothing new start whose work may be lost as that of a run was just now.
+
+        What a remote store refused once it may take the next time; that is tried beforehand.
+        """
+        if error.facts.get("store") != self._store.url:
+            return
+        self._in_doubt = True
+        if self._store.is_local:
+            self.stopped = self.stopped or f"the store {self._store.url} cannot be used"
+            for run in self._states.running:
+                if run.call is not None and run.call.attempt == 0:
+                    run.call.recorded = False
 
     def _go_on(self, runs: Iterable[StepRun]) -> None:
         """Take up runs that are not behind another run any more."""
@@ -307,6 +347,7 @@ class Queue:
             attempt=attempt,
         )
         run.submission += 1
+        run.submitted = time.monotonic()
         run.state = "running"
         run.started = self._clock()
         self._reporter.reading(run)
@@ -344,6 +385,11 @@ class Queue:
         elif isinstance(message.error, InputLost):
             self.repair(message.error, run.parents, run)
         else:
+            if isinstance(message.error, StoreUnavailable):
+                self._doubt(message.error)
+            elif isinstance(message.error, RunCancelled) and not run.call.recorded:
+                self._states.settle(run, "cancelled")
+                return
             self._fail(
                 run, message.error or StepFailed(f"Step '{run.name}' ended without a result.")
             )
@@ -411,23 +457,31 @@ class Queue:
     ) -> None:
         """Have a lost value made again by the step that made it; then the consumer goes on."""
         producer = self._outputs.producer(lost.value, near)
-        if producer is None or producer.repairs >= _REPAIRS:
+        # Several readers lose one value at once: it is made again for the first who says so.
+        late = producer is not None and (
+            not producer.settled or (consumer is not None and consumer.submitted < producer.remade)
+        )
+        if producer is None or (producer.repairs >= _REPAIRS and not late):
             if consumer is None:
                 raise lost.error
             self._fail(consumer, lost.error)
             return
-        producer.lost_with = producer.record
-        self._states.reopen(producer)
-        if producer.key is not None:
-            self._leaders.pop(producer.key, None)
-        producer.repairs += 1
-        producer.lost = Reason(lost.kind)
-        self.ready.put(producer)
+        if not late:
+            producer.lost_with = producer.record
+            self._states.reopen(producer)
+            if producer.key is not None:
+                self._leaders.pop(producer.key, None)
+            producer.repairs += 1
+            producer.lost = Reason(lost.kind)
+            self.ready.put(producer)
         if consumer is not None:
             consumer.state = "waiting"
-            consumer.wait_for(producer)
             if consumer.key is not None and self._leaders.get(consumer.key) is consumer:
                 del self._leaders[consumer.key]
+            if producer.settled:
+                self.ready.put(consumer)
+            else:
+                consumer.wait_for(producer)
 
 
 def _waited_for(record: Record) -> Reason:

@@ -6,6 +6,7 @@ that an item belongs to. Knows nothing of why a run comes into a state.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from prefect_mlpipe.core.manifest import distinct
@@ -51,6 +52,8 @@ class States:
         self.stopped(run)
         self._turns.release(run)
         run.state = state
+        if run.repairs:
+            run.remade = time.monotonic()
         self._count(state, 1)
         self._reporter.settled(run)
         self._ready.settle(run)

@@ -39,6 +39,8 @@ class StepRun:
         failed_items: the items of a mapped node that have failed.
         lost: why its record cannot be used although it stands, if so.
         lost_with: that record.
+        remade: when what was lost was last made again, by the monotonic clock.
+        submitted: when it was last sent to run, or began to read, by the same.
         same_as: name of the node with the same key that ran in its place.
         leased: whether this run has the lease of its key.
         adopted: whether another run's record was taken, because that was first.
@@ -68,11 +70,13 @@ class StepRun:
         "queued",
         "reasons",
         "record",
+        "remade",
         "repairs",
         "same_as",
         "started",
         "state",
         "submission",
+        "submitted",
         "task_run_id",
         "unfinished_items",
         "waiting",
@@ -100,6 +104,7 @@ class StepRun:
         self.reasons: tuple[Reason, ...] = ()
         self.lost: Reason | None = None
         self.lost_with: Record | None = None
+        self.remade = self.submitted = 0.0
         self.blocked_by: StepRun | None = None
         self.error: BaseException | None = None
         self.started: float | None = None

@@ -113,7 +113,7 @@ def test_files_that_are_gone_do_not_disturb_a_sync(tmp_path: Path) -> None:
 def test_large_and_small_parts_come_in_order(tmp_path: Path) -> None:
     backend = LocalBackend(str(tmp_path))
     parts = [b"a", b"b" * 70_000, memoryview(b"c"), b"", b"d" * 65_535, b"e" * 65_536, b"f"]
-    facts = backend.write("x/y", parts)
+    facts = backend.write("x/y", lambda: parts)
     assert backend.read("x/y") == b"".join(parts)
     assert stat.S_IMODE(facts.st_mode) == 0o444
 

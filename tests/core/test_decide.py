@@ -36,6 +36,7 @@ def test_a_record_is_reused_and_nobody_asks_what_changed() -> None:
         (None, Options(cache=False), "cache off"),
         (RECORD, Options(refresh=True), "refresh asked"),
         (RECORD, Options(lost=Reason("value damaged")), "value damaged"),
+        (None, Options(lost=Reason("value missing")), "value missing"),
         (RECORD, Options(cache=False, refresh=True), "cache off"),
     ],
 )
@@ -48,6 +49,14 @@ def test_a_record_expires_by_its_age_against_the_present_option() -> None:
     run = decided(RECORD, Options(expiration=HOUR), 1000 + 3600)
     assert isinstance(run, Run)
     assert str(run.reasons[0]) == "expired: older than 1:00:00"
+
+
+def test_a_record_from_the_future_does_not_last_for_longer_than_it_is_ahead() -> None:
+    assert decided(RECORD, Options(expiration=HOUR), 1000 - 3600) == Reuse(RECORD)
+    run = decided(RECORD, Options(expiration=HOUR), 1000 - 3601)
+    assert isinstance(run, Run)
+    assert str(run.reasons[0]) == "expired: made by a clock 1:00:00 ahead or more"
+    assert decided(RECORD, Options(), -1e9) == Reuse(RECORD)
 
 
 def test_without_a_record_and_without_a_change_the_record_is_missing() -> None:

@@ -6,6 +6,7 @@ Killed at an exact place by a process that kills itself there, and at random one
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.reuse.lab import Lab
+from tests.reuse.mixed import MIXED, recorded, right_afterwards
 
 # Two values too large for their records, and a number made of them.
 PROJECT = """
@@ -183,23 +185,27 @@ def test_the_next_run_after_a_kill_is_right_where_it_cannot_be_seen_that_it_was_
     assert (again.value, again.ran) == (right, [])
 
 
-def test_a_step_killed_at_random_moments_is_right_afterwards(lab: Lab) -> None:
-    lab.write(PROJECT)
+def test_a_run_killed_at_a_random_moment_is_right_afterwards_and_keeps_what_it_recorded(
+    lab: Lab,
+) -> None:
+    lab.write(MIXED)
+    right = lab.oracle("size=200_000")
     chance = random.Random(41)
     began = time.monotonic()
-    lab.run("seed=1000")
+    lab.run("size=200_000")
     took = time.monotonic() - began
-    for seed in range(15):
-        process = lab.start(f"seed={seed}")
+    kept = 0
+    for number in range(15):
+        lab.store = str(lab.place / f"store-{number}")
+        process = lab.start("size=200_000")
         time.sleep(chance.uniform(0.2, 1.0) * took)
         process.kill()
         process.wait()
-        right = lab.oracle(f"seed={seed}")
-        outcome = lab.run(f"seed={seed}")
-        assert (outcome.value, outcome.error) == (right, None), outcome.traceback
-        again = lab.run(f"seed={seed}")
-        assert (again.value, again.ran) == (right, [])
-    assert leases(lab) == []
+        kept += len(recorded(lab))
+        right_afterwards(lab, right, "size=200_000")
+        assert leases(lab) == []
+        shutil.rmtree(lab.store)
+    assert kept, "no run was killed in the middle"
 
 
 @pytest.mark.parametrize("torn", ["empty", "half", "zeros"])

@@ -1,16 +1,11 @@
-"""Several processes that need the same steps at the same time: each step runs once over all.
-
-Events are put in order by files: a step says that it has begun, and goes on when it is let go.
-"""
+"""Several processes that need the same steps at the same time: each step runs once over all."""
 
 from __future__ import annotations
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
@@ -20,25 +15,9 @@ from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.runs import Run, Runs
 from tests.project import Project, ran
+from tests.reuse.gates import BLIND, NEVER, TOGETHER, Gate, eventually
 from tests.reuse.lab import Lab, Process
 
-PATIENCE_S = 120.0
-
-GATE = """
-import os
-import time
-
-def say(name):
-    open(name, "w").close()
-
-def until(name):
-    while not os.path.exists(name):
-        time.sleep(0.005)
-"""
-
-# What waits says so in its log. Nobody expires by himself unless a test says so.
-LOUD = "import logging; logging.basicConfig(level=logging.INFO, force=True)"
-NEVER = "import prefect_mlpipe.core.leases.leases as _l; _l.EXPIRES_S = 3600.0"
 # To who has this, time flies once there is a file `expired`.
 FAST = """
 def _plant():
@@ -49,9 +28,6 @@ def _plant():
 
 _plant()
 """
-# As if the holder were on another machine: whether its process lives cannot be seen.
-BLIND = "import prefect_mlpipe.core.leases.processes as _p; _p.has_ended = lambda process: False"
-TOGETHER = "import gate, os; gate.say(f'here-{os.getpid()}'); gate.until('all')"
 
 SLOW = """
 from gate import say, until
@@ -75,54 +51,6 @@ def main(who: str, x: int = 1, others: bool = False) -> int:
         resolve(other(other(x)))
     return found
 """
-
-
-class Gate:
-    """The files by which processes are held and let go."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        lab.write({"gate.py": GATE})
-
-    def open(self, name: str) -> None:
-        (self._lab.folder / name).touch()
-
-    def seen(self, name: str) -> None:
-        eventually((self._lab.folder / name).exists)
-
-    def all_of(self, processes: list[Process]) -> None:
-        """Let processes go that have `TOGETHER`, as soon as all are there."""
-        for process in processes:
-            self.seen(f"here-{process.pid}")
-        self.open("all")
-
-
-def eventually(look: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not look():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.005)
-
-
-@pytest.fixture
-def gate(lab: Lab) -> Gate:
-    return Gate(lab)
-
-
-@pytest.fixture
-def start(lab: Lab) -> Iterator[Callable[..., Process]]:
-    """Starts processes that are killed if they are left over."""
-    started: list[Process] = []
-
-    def start(*setup: str, **options: Any) -> Process:
-        who = options.pop("who")
-        arguments = ", ".join([f"who={who!r}", *filter(None, [options.pop("arguments", "")])])
-        started.append(lab.start(arguments, setup="\n".join([LOUD, *setup]), **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.end()
 
 
 def run_of(lab: Lab, who: str) -> Run:

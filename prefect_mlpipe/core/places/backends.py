@@ -18,9 +18,9 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from typing_extensions import override
 
@@ -28,19 +28,22 @@ from prefect_mlpipe.core.places.copies import swap_folder
 from prefect_mlpipe.errors import StoreUnavailable
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
+T = TypeVar("T")
 
 JOIN_BELOW = 1 << 16  # parts below this are gathered into one system call
 FSYNC_SINGLY = 32  # more new files than this are flushed by one `syncfs`
+REMOVALS = 5  # that often a write begins anew because its folder is gone
 READ_ONLY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
 _ADVICE = {
     errno.ENOSPC: "Free some space there, or choose another place with `store=`.",
     errno.EDQUOT: "Free some of your quota there, or choose another place with `store=`.",
-    errno.EACCES: "Choose a place that you may write with `store=`, or change its permissions.",
-    errno.EPERM: "Choose a place that you may write with `store=`, or change its permissions.",
+    errno.EACCES: "Change its permissions, or choose a place that you may use with `store=`.",
+    errno.EPERM: "Change its permissions, or choose a place that you may use with `store=`.",
     errno.EROFS: "This file system is read-only: choose another place with `store=`.",
     errno.ENOTDIR: "Something in this path is a file: choose a folder with `store=`.",
-    errno.EEXIST: "Something in this path is a file: choose a folder with `store=`.",
+    errno.EEXIST: "Something in this path is a file, or a link to nothing: choose a folder with "
+    "`store=`.",
     errno.EISDIR: "A folder is where a file should be: was something else put into the store?",
 }
 
@@ -59,7 +62,7 @@ class Backend(Protocol):
     url: str
 
     def read(self, name: str) -> bytes | None:
-        """Give the bytes under a name, `None` where there are none."""
+        """Give the bytes under a name, `None` where there are none; no bytes if it is no file."""
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
         """Give what there is of these names, none of which has wildcards in it."""
@@ -113,12 +116,16 @@ class LocalBackend(Backend):
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                return b""
             raise unavailable(self.url, f"reading {name}", error) from error
         try:
             data = os.read(handle, 65536)
             if len(data) < 65536:
                 return data
             return data + b"".join(iter(lambda: os.read(handle, 1 << 20), b""))
+        except IsADirectoryError:
+            return b""
         except OSError as error:
             raise unavailable(self.url, f"reading {name}", error) from error
         finally:
@@ -133,7 +140,7 @@ class LocalBackend(Backend):
         """As in `Backend`. Cheaper than a rename, but a killed writer leaves a torn file."""
         path = self._prefix + name
         try:
-            handle = self._open_new(path, 0o644)
+            handle = unless_removed(lambda: self._open_new(path, 0o644))
         except FileExistsError:
             return False
         except OSError as error:
@@ -153,15 +160,25 @@ class LocalBackend(Backend):
 
     @override
     def replace(self, name: str, data: bytes) -> None:
-        with self.writing(name) as (handle, _):
-            _write_all(handle, data)
+        def write() -> None:
+            with self.writing(name) as (handle, _):
+                _write_all(handle, data)
 
-    def write(self, name: str, parts: Iterable[Bytes]) -> os.stat_result:
+        unless_removed(write)
+
+    def write(self, name: str, parts: Callable[[], Iterable[Bytes]]) -> os.stat_result:
         """Write a read-only file from parts, at once and whole. Returns what `stat` says of it."""
-        with self.writing(name) as (handle, _):
-            _write_parts(handle, parts)
-            os.fchmod(handle, READ_ONLY)
-        return os.stat(self._prefix + name)
+
+        def write() -> os.stat_result:
+            with self.writing(name) as (handle, _):
+                _write_parts(handle, parts())
+                os.fchmod(handle, READ_ONLY)
+            try:
+                return os.stat(self._prefix + name)
+            except OSError as error:
+                raise unavailable(self.url, f"writing {name}", error) from error
+
+        return unless_removed(write)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[tuple[int, str]]:
@@ -175,7 +192,7 @@ class LocalBackend(Backend):
             handle = self._open_new(temporary, 0o644)
             try:
                 yield handle, temporary
-                os.replace(temporary, path)
+                _put_in_place(temporary, path)
             except BaseException:
                 with suppress(OSError):
                     os.unlink(temporary)
@@ -190,13 +207,15 @@ class LocalBackend(Backend):
     def writing_folder(self, name: str) -> Iterator[str]:
         """Make a temporary folder beside the name; put it in place when the block ends well.
 
-        Yields its path. A folder that stands there is replaced.
+        Yields its path. What stands there is replaced.
         """
         path, temporary = self._prefix + name, self.temporary(name)
         try:
             try:
                 os.makedirs(temporary)
                 yield temporary
+                if os.path.lexists(path) and not _is_folder(path):
+                    os.unlink(path)
                 swap_folder(temporary, path)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -215,6 +234,8 @@ class LocalBackend(Backend):
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
             raise unavailable(self.url, f"looking for {name}", error) from error
 
     def is_file(self, name: str) -> bool:
@@ -291,6 +312,32 @@ class LocalBackend(Backend):
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             return os.open(path, flags, mode)
+
+
+def unless_removed(write: Callable[[], T]) -> T:
+    """Write anew if folders are removed meanwhile: whoever deletes a store soon comes to an end."""
+    for _ in range(REMOVALS):
+        try:
+            return write()
+        except FileNotFoundError:
+            continue
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+    return write()
+
+
+def _put_in_place(temporary: str, path: str) -> None:
+    """Rename a file, over a folder too if somebody made one in its place."""
+    try:
+        os.replace(temporary, path)
+    except IsADirectoryError:
+        shutil.rmtree(path)
+        os.replace(temporary, path)
+
+
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
 
 
 def _write_all(handle: int, data: Bytes) -> None:

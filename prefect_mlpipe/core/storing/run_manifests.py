@@ -59,6 +59,11 @@ class RunManifests:
         """Give the ids of the runs of a pipeline, newest first."""
         return [unquote(name[14:].removesuffix(".json")) for name in self._listed(pipeline)]
 
+    def last_started(self, pipeline: str) -> float:
+        """Give the start, to the millisecond, under which the last run is listed; 0 if none is."""
+        stamp = (self._last(pipeline) or "").partition("-")[0]
+        return int(stamp) / 1000 if stamp.isdigit() else 0.0
+
     def last(self, pipeline: str) -> dict[str, Any] | None:
         """Give the manifest of the run that started last; two reads, however many there are."""
         name = self._last(pipeline)

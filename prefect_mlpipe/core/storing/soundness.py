@@ -9,14 +9,17 @@ bytes that were checked in memory before they reached the disk.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 
+from prefect_mlpipe.core.places.backends import unavailable
 from prefect_mlpipe.core.places.stat_index import StatIndex, state_of
 from prefect_mlpipe.core.record import StoredValue
-from prefect_mlpipe.errors import ValueDamaged, ValueMissing
+from prefect_mlpipe.errors import StoreError, ValueDamaged, ValueMissing
 
 SHARE_ABOVE = 1 << 20  # bytes: below, checking again is quicker than asking the index
+_BROKEN = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EIO})  # no file, or no disk
 SHOWN = 12  # hex digits of a checksum in a message
 
 
@@ -77,6 +80,15 @@ def lost(url: str, stored: StoredValue) -> ValueMissing:
         {"at": url, "expected": stored.checksum[:SHOWN]},
         "Nothing to do. If this repeats, look for what deletes files in the store.",
     )
+
+
+def unreadable(url: str, stored: StoredValue, error: OSError) -> StoreError:
+    """The error for bytes that the system does not give: it says whether they can be made again."""
+    if isinstance(error, FileNotFoundError):
+        return lost(url, stored)
+    if error.errno in _BROKEN:
+        return damaged(url, stored, error.strerror or str(error))
+    return unavailable(url, f"reading a stored value of type {stored.type}", error)
 
 
 def _shortened(found: str) -> str:

@@ -21,13 +21,18 @@ from blake3 import blake3
 
 from prefect_mlpipe.core.digest import digest
 from prefect_mlpipe.core.files import File, Folder, hash_of, hash_open, missing, walk
-from prefect_mlpipe.core.places.backends import READ_ONLY, LocalBackend
+from prefect_mlpipe.core.places.backends import (
+    READ_ONLY,
+    LocalBackend,
+    unavailable,
+    unless_removed,
+)
 from prefect_mlpipe.core.places.copies import limit_of
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.record import StoredValue
-from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost
+from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost, unreadable
 from prefect_mlpipe.core.storing.use import note_use
-from prefect_mlpipe.errors import InputChanged, MissingFile
+from prefect_mlpipe.errors import InputChanged, InputError, MissingFile
 
 _KINDS = {"file": b"prefect-mlpipe file 1\n", "folder": b"prefect-mlpipe folder 1\n"}
 _CLONE = 0x40049409  # ioctl FICLONE
@@ -63,7 +68,7 @@ class StoredFiles:
         )
         note_use(self._local, self.name(stored), stored.checksum)
         if not self._stands(stored):
-            self._copy_in(stored, place, source, contents)
+            unless_removed(lambda: self._copy_in(stored, place, source, contents))
         if self._remote is not None:
             self._upload(stored, contents)
         return stored
@@ -71,11 +76,11 @@ class StoredFiles:
     def get(self, stored: StoredValue) -> File | Folder:
         """Give the store's own copy, after its content was checked. It must not be written."""
         path = self.path(stored)
-        found = self._checksum_at(stored)
+        found = self._found(stored)
         if found != stored.checksum and self._remote is not None:
             self._drop_copy(stored)
             path = self.path(stored)
-            found = self._checksum_at(stored)
+            found = self._found(stored)
         if found is None:
             raise lost(path, stored)
         if found != stored.checksum:
@@ -106,8 +111,17 @@ class StoredFiles:
             ]
         return [(place.name, hash_of(source, lambda: missing(place)))]
 
+    def _found(self, stored: StoredValue) -> str | None:
+        try:
+            return self._checksum_at(stored)
+        except OSError as error:
+            raise unreadable(self._local.path(self.name(stored)), stored, error) from error
+
     def _stands(self, stored: StoredValue) -> bool:
-        return self._checksum_at(stored) == stored.checksum
+        try:
+            return self._checksum_at(stored) == stored.checksum
+        except OSError:  # what cannot be read is replaced, if the system lets us
+            return False
 
     def _checksum_at(self, stored: StoredValue) -> str | None:
         """Hash what is on this machine, reading only what changed since it was last read."""
@@ -119,6 +133,8 @@ class StoredFiles:
             ]
         except FileNotFoundError:
             return None
+        except InputError as error:
+            return error.sentence
         return _checksum(stored.format, contents) if contents or stored.size == 0 else None
 
     def _checked(self, path: str) -> str:
@@ -143,7 +159,11 @@ class StoredFiles:
                 os.makedirs(os.path.dirname(inside), exist_ok=True)
                 _copy(original, inside)
                 self._local.note(f"{self._local.path(self.name(stored))}/{name}")
-        if not self._stands(stored):
+        found = self._found(stored)
+        if found is None:
+            gone = FileNotFoundError(errno.ENOENT, "it was removed at once")
+            raise unavailable(self._local.url, f"writing {self.name(stored)}", gone) from gone
+        if found != stored.checksum:
             raise InputChanged(
                 f"'{place.path}' was written while it was being stored.",
                 {"path": source},

@@ -28,7 +28,7 @@ from prefect_mlpipe.core.places.backends import READ_ONLY, LocalBackend
 from prefect_mlpipe.core.places.copies import limit_of
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.record import StoredValue
-from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost
+from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost, unreadable
 from prefect_mlpipe.core.storing.stored_files import StoredFiles
 from prefect_mlpipe.core.storing.use import note_use
 from prefect_mlpipe.errors import ValueDamaged
@@ -145,7 +145,9 @@ class Values:
         known = self._sound.is_known(path)
         note_use(self._local, name, stored.checksum)
         if not self._stands(stored, format):
-            self._sound.note(path, self._local.write(name, flattened(parts)), stored.checksum)
+            self._sound.note(
+                path, self._local.write(name, lambda: flattened(parts)), stored.checksum
+            )
         if self._remote is None or (known and self._remote.exists(name)):
             return
         if stored.size < UPLOAD_ABOVE:
@@ -163,8 +165,11 @@ class Values:
         known = self._sound.checksum(path, facts)
         if known is not None:
             return known == stored.checksum
-        with open(path, "rb", buffering=0) as file:
-            data = _mapped(file.fileno(), stored.size, writable=False)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                data = _mapped(file.fileno(), stored.size, writable=False)
+        except OSError:  # what cannot be read is replaced, if the system lets us
+            return False
         return _checksum_in(data, format) == stored.checksum
 
     def _fetched(self, stored: StoredValue, format: Format) -> memoryview:
@@ -207,8 +212,8 @@ class Values:
                     data = memoryview(bytearray(file.read()))
                 else:
                     data = _mapped(file.fileno(), stored.size, writable=format.maps)
-        except FileNotFoundError as error:
-            raise lost(path, stored) from error
+        except OSError as error:
+            raise unreadable(path, stored, error) from error
         if stored.size <= MAP_ABOVE or self._sound.checksum(path, facts) != stored.checksum:
             self._check(stored, _checksum_in(data, format))
             self._sound.note(path, facts, stored.checksum)
