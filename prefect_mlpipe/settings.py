@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     Attributes:
         store: any fsspec URL or a local path. Default `$PREFECT_HOME/mlpipe`.
         cache: a folder of this machine: copies of remote values, and which files were read before.
+        cache_size: what the copies may take, as `50 GiB`; what a step was given stays for a day.
         failures: what happens to the rest of a run when a step fails.
         max_workers: threads of the default compute; default as `concurrent.futures` chooses.
         progress: show what a run is doing on the terminal.
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
 
     store: str = Field(default_factory=lambda: _in_prefect_home("mlpipe"))
     cache: str = Field(default_factory=lambda: _in_prefect_home("mlpipe-cache"))
+    cache_size: ByteSize = Field(default=ByteSize(50 << 30), gt=0)
     failures: Failures = "finish"
     max_workers: int | None = Field(default=None, ge=1)
     progress: bool = True

@@ -158,10 +158,16 @@ class LocalBackend(Backend):
 
     def write(self, name: str, parts: Iterable[Bytes]) -> os.stat_result:
         """Write a read-only file from parts, at once and whole. Returns what `stat` says of it."""
-        with self.writing(name) as (handle, _):
-            _write_parts(handle, parts)
-            os.fchmod(handle, READ_ONLY)
-        return os.stat(self._prefix + name)
+        kept = -1  # somebody may remove a copy as soon as it is there
+        try:
+            with self.writing(name) as (handle, _):
+                _write_parts(handle, parts)
+                os.fchmod(handle, READ_ONLY)
+                kept = os.dup(handle)
+            return os.fstat(kept)
+        finally:
+            if kept >= 0:
+                os.close(kept)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[tuple[int, str]]:

@@ -22,7 +22,7 @@ from blake3 import blake3
 from prefect_mlpipe.core.digest import digest
 from prefect_mlpipe.core.files import File, Folder, hash_of, hash_open, missing, walk
 from prefect_mlpipe.core.places.backends import READ_ONLY, LocalBackend
-from prefect_mlpipe.core.places.copies import limit_of
+from prefect_mlpipe.core.places.copies import room_in
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost
@@ -41,6 +41,7 @@ class StoredFiles:
 
     def __init__(self, local: LocalBackend, remote: RemoteBackend | None, sound: Soundness) -> None:
         self._local, self._remote, self._sound = local, remote, sound
+        self._room = None if remote is None else room_in(local.folder)
 
     def put(self, place: File | Folder) -> StoredValue:
         """Copy a file or folder into the store.
@@ -60,7 +61,7 @@ class StoredFiles:
             format,
             name=place.name,
         )
-        if not self._stands(stored):
+        if not (self._stands(stored) and self._is_given(stored)):
             self._copy_in(stored, place, source, contents)
         if self._remote is not None:
             self._upload(stored, contents)
@@ -83,7 +84,7 @@ class StoredFiles:
     def path(self, stored: StoredValue) -> str:
         """The copy on this machine, fetched if need be."""
         root = self.name(stored)
-        if self._remote is not None and not self._local.exists(root):
+        if self._remote is not None and not self._is_given(stored):
             self._fetch(stored, self._remote)
         path = self._local.path(root)
         return f"{path}/{stored.name}" if stored.format == "file" else path
@@ -103,6 +104,10 @@ class StoredFiles:
                 for name, empty in walk(source, lambda: missing(place))
             ]
         return [(place.name, hash_of(source, lambda: missing(place)))]
+
+    def _is_given(self, stored: StoredValue) -> bool:
+        """Note that a step gets the copy now; `False` if it is gone."""
+        return self._room is None or self._room.give(self._local.path(self.name(stored)))
 
     def _stands(self, stored: StoredValue) -> bool:
         return self._checksum_at(stored) == stored.checksum
@@ -131,6 +136,7 @@ class StoredFiles:
     def _copy_in(
         self, stored: StoredValue, place: File | Folder, source: str, contents: Contents
     ) -> None:
+        self._make_room(stored)
         with self._local.writing_folder(self.name(stored)) as temporary:
             for name, content in contents:
                 inside = f"{temporary}/{name}"
@@ -169,6 +175,7 @@ class StoredFiles:
         contents = _parsed(names)
         if contents is None or _checksum(stored.format, contents) != stored.checksum:
             raise damaged(f"{remote.url}/{self.marker(stored)}", stored, "other names or hashes")
+        self._make_room(stored)
         with self._local.writing_folder(root) as temporary:
             for name, content in contents:
                 inside = f"{temporary}/{name}"
@@ -177,7 +184,10 @@ class StoredFiles:
                     raise lost(f"{remote.url}/{root}/{name}", stored)
                 if content:
                     os.chmod(inside, READ_ONLY)
-        limit_of(self._local.folder).added(stored.size)
+
+    def _make_room(self, stored: StoredValue) -> None:
+        if self._room is not None:
+            self._room.make(stored.size)
 
 
 def _checksum(format: str, contents: Contents) -> str:

@@ -12,6 +12,7 @@ All methods are cross-thread and cross-process safe.
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from prefect_mlpipe.core.formats.base import Chunks, Format, Part, Unstorable, f
 from prefect_mlpipe.core.formats.pickles import type_name
 from prefect_mlpipe.core.formats.registry import format_named, formats_for
 from prefect_mlpipe.core.places.backends import READ_ONLY, LocalBackend
-from prefect_mlpipe.core.places.copies import limit_of
+from prefect_mlpipe.core.places.copies import room_in
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost
@@ -51,6 +52,7 @@ class Values:
 
     def __init__(self, local: LocalBackend, remote: RemoteBackend | None, sound: Soundness) -> None:
         self._local, self._remote, self._sound = local, remote, sound
+        self._room = None if remote is None else room_in(local.folder)
         self._files = StoredFiles(local, remote, sound)
 
     def put(
@@ -130,19 +132,24 @@ class Values:
     def local_path(self, stored: StoredValue) -> str | None:
         """The file or folder on this machine, fetched if need be; `None` for an inline value.
 
-        It is read-only and belongs to the store. Open it, but do not change it.
+        It is read-only and belongs to the store. Open it, but do not change it. The copy of a
+        remote value goes when others need its room.
         """
         if stored.inline is not None:
             return None
         if stored.format in ("file", "folder"):
             return self._files.path(stored)
-        return self._present(stored)
+        path = self._local.path(self._name(stored))
+        if self._remote is not None and not os.path.exists(path):
+            self._fetch(stored, self._remote).close()
+        return path
 
     def _write(self, stored: StoredValue, format: Format, parts: Sequence[Part]) -> None:
         name = self._name(stored)
         path = self._local.path(name)
         known = self._sound.is_known(path)
-        if not self._stands(stored, format):
+        if self._has_room(stored.size) and not self._stands(stored, format):
+            self._make_room(stored.size)
             self._sound.note(path, self._local.write(name, flattened(parts)), stored.checksum)
         if self._remote is None or (known and self._remote.exists(name)):
             return
@@ -150,7 +157,6 @@ class Values:
             self._remote.replace(name, b"".join(flattened(parts)))
         else:
             self._remote.upload(name, stored.size, lambda: flattened(parts))
-        limit_of(self._local.folder).added(stored.size)
 
     def _stands(self, stored: StoredValue, format: Format) -> bool:
         """Tell whether sound bytes of this checksum are already on this machine."""
@@ -161,8 +167,11 @@ class Values:
         known = self._sound.checksum(path, facts)
         if known is not None:
             return known == stored.checksum
-        with open(path, "rb", buffering=0) as file:
-            data = _mapped(file.fileno(), stored.size, writable=False)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                data = _mapped(file.fileno(), stored.size, writable=False)
+        except FileNotFoundError:
+            return False
         return _checksum_in(data, format) == stored.checksum
 
     def _fetched(self, stored: StoredValue, format: Format) -> memoryview:
@@ -195,18 +204,17 @@ class Values:
             data = memoryview(bytearray(stored.inline) if format.maps else stored.inline)
             self._check(stored, _checksum_in(data, format))
             return data
-        path = self._present(stored)
-        try:
-            with open(path, "rb", buffering=0) as file:
-                facts = os.fstat(file.fileno())
-                if facts.st_size != stored.size:
-                    raise damaged(path, stored, f"{facts.st_size} bytes instead of {stored.size}")
-                if stored.size <= MAP_ABOVE:
-                    data = memoryview(bytearray(file.read()))
-                else:
-                    data = _mapped(file.fileno(), stored.size, writable=format.maps)
-        except FileNotFoundError as error:
-            raise lost(path, stored) from error
+        path = self._local.path(self._name(stored))
+        with self._opened(stored) as file:
+            facts = os.fstat(file.fileno())
+            if facts.st_size != stored.size:
+                raise damaged(path, stored, f"{facts.st_size} bytes instead of {stored.size}")
+            if stored.size <= MAP_ABOVE:
+                data = memoryview(bytearray(file.read()))
+            else:
+                data = _mapped(file.fileno(), stored.size, writable=format.maps)
+        if not self._has_room(stored.size):
+            self._local.delete(self._name(stored))  # what is mapped stays with us
         if stored.size <= MAP_ABOVE or self._sound.checksum(path, facts) != stored.checksum:
             self._check(stored, _checksum_in(data, format))
             self._sound.note(path, facts, stored.checksum)
@@ -216,15 +224,31 @@ class Values:
         if found != stored.checksum:
             raise damaged(self._url(stored), stored, found)
 
-    def _present(self, stored: StoredValue) -> str:
+    def _opened(self, stored: StoredValue) -> io.FileIO:
+        try:
+            return open(self._local.path(self._name(stored)), "rb", buffering=0)
+        except FileNotFoundError as error:
+            if self._remote is None:
+                raise lost(self._url(stored), stored) from error
+        return self._fetch(stored, self._remote)
+
+    def _fetch(self, stored: StoredValue, remote: RemoteBackend) -> io.FileIO:
+        """Copy a value to this machine. It comes opened: others may need its room at any moment."""
         name = self._name(stored)
-        if self._remote is not None and not self._local.exists(name):
-            with self._local.writing(name) as (_, temporary):
-                if not self._remote.download(name, temporary):
-                    raise lost(self._url(stored), stored)
-                os.chmod(temporary, READ_ONLY)
-            limit_of(self._local.folder).added(stored.size)
-        return self._local.path(name)
+        self._make_room(stored.size)
+        with self._local.writing(name) as (_, temporary):
+            if not remote.download(name, temporary):
+                raise lost(self._url(stored), stored)
+            os.chmod(temporary, READ_ONLY)
+            return open(temporary, "rb", buffering=0)
+
+    def _has_room(self, size: int) -> bool:
+        """Tell whether a copy may stay on this machine."""
+        return self._room is None or size <= self._room.limit
+
+    def _make_room(self, size: int) -> None:
+        if self._room is not None:
+            self._room.make(size)
 
     def _name(self, stored: StoredValue) -> str:
         if stored.format in ("file", "folder"):
