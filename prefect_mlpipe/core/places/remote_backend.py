@@ -8,6 +8,7 @@ All methods are cross-thread and cross-process safe.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 import threading
@@ -214,9 +215,13 @@ def opened(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str
 
     given = dict(options or {})
     if url.startswith(("s3://", "s3a://")):
-        config = {**_S3_CONFIG, **given.pop("config_kwargs", {})}
+        config = copy.deepcopy(
+            {**_S3_CONFIG, **given.pop("config_kwargs", {})}
+        )  # boto writes in it
         given = {"use_listings_cache": False, **given, "config_kwargs": config}
     files, path = url_to_fs(url, **given)
+    if transfers.is_s3(files):
+        files.retries = 1  # boto tries again already; five times each would be twenty
     return files, path
 
 
@@ -225,7 +230,7 @@ _S3_CONFIG = {
     "response_checksum_validation": "when_required",
     "connect_timeout": 5,
     "read_timeout": 60,
-    "retries": {"mode": "standard", "total_max_attempts": 3},
+    "retries": {"mode": "standard", "total_max_attempts": 4},
     "s3": {"payload_signing_enabled": False},
 }
 
