@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import ByteSize, Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -38,6 +38,7 @@ class Settings(BaseSettings):
         cache: a folder of this machine: copies of remote values, and which files were read before.
         signing_key: a secret of 16 characters or more, the same for all who use the store: what is
             not signed with it is not believed. For the environment, not for a file in a repository.
+        cache_size: what the copies may take, as `50 GiB`; what a step was given stays for a day.
         failures: what happens to the rest of a run when a step fails.
         max_workers: threads of the default compute; default as `concurrent.futures` chooses.
         progress: show what a run is doing on the terminal.
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     store: str = Field(default_factory=lambda: _in_prefect_home("mlpipe"))
     cache: str = Field(default_factory=lambda: _in_prefect_home("mlpipe-cache"))
     signing_key: SecretStr | None = Field(default=None, min_length=SHORTEST_KEY)
+    cache_size: ByteSize = Field(default=ByteSize(50 << 30), gt=0)
     failures: Failures = "finish"
     max_workers: int | None = Field(default=None, ge=1)
     progress: bool = True

@@ -16,6 +16,7 @@ def open_store(store: str | Store | None = None) -> Store:
     """Return a store by URL, the one given, or that of the settings. Touches nothing yet."""
     settings = Settings()
     copies.use_folder(settings.cache)
+    copies.use_limit(settings.cache_size)
     key = settings.signing_key.get_secret_value() if settings.signing_key else None
     opened = store if isinstance(store, Store) else Store(store or settings.store, signing_key=key)
     files.use_stat_index(opened.stat_index)

@@ -59,6 +59,14 @@ class S3:
             "AWS_SECRET_ACCESS_KEY": SECRET,
         }
 
+    def use(self, patch: pytest.MonkeyPatch) -> None:
+        """Let all that is given a URL only come here, until the test has ended."""
+        import s3fs  # type: ignore[import-untyped]
+
+        for name, value in self.environment.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # these read the environment when they were made
+
     @property
     def files(self) -> Any:
         """Plain s3fs."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from blake3 import blake3
 
 from prefect_mlpipe.core.files import hash_of, walk
+from prefect_mlpipe.core.places.remote_backend import opened
 from prefect_mlpipe.core.places.stat_index import StatIndex, state_of
 from prefect_mlpipe.deploy.changes import Seen
 from prefect_mlpipe.deploy.watches import Watch
@@ -155,9 +156,7 @@ class RemotePlace(_Named, Place):
 
     def _open(self) -> tuple[Any, str]:
         if self._opened is None:
-            from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # only for remote
-
-            files, root = url_to_fs(self._watch.uri)
+            files, root = opened(self._watch.uri)
             self._opened = files, root.rstrip("/")
         return self._opened
 

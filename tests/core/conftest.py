@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from prefect_mlpipe.core.store import Store
 from tests.core.projects import Project
+from tests.s3 import S3
 
 # The same examples every time; with MLPIPE_TESTS_SEARCH=1 others, to find what nobody thought of.
 settings.register_profile(
@@ -46,9 +47,22 @@ def remote(tmp_path: Path) -> Iterator[Store]:
     fsspec.filesystem("memory").store.clear()
 
 
-@pytest.fixture(params=["local", "remote"])
+@pytest.fixture
+def on_rclone(tmp_path: Path, rclone: S3) -> Store:
+    """A store on an S3 server that ignores create-once."""
+    return Store(rclone.make_bucket(), cache_folder=str(tmp_path / "cache"), **rclone.options)
+
+
+@pytest.fixture
+def on_moto(tmp_path: Path, moto: S3) -> Store:
+    """A store on an S3 server that honours create-once, not at the root of its bucket."""
+    url = f"{moto.make_bucket()}/ml/store"
+    return Store(url, cache_folder=str(tmp_path / "cache"), **moto.options)
+
+
+@pytest.fixture(params=["local", "remote", "on_rclone", "on_moto"])
 def store(request: pytest.FixtureRequest) -> Store:
-    """Both, one after the other."""
+    """All of them, one after the other."""
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Store)
     return found

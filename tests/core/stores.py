@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from prefect_mlpipe.core.places.backends import LocalBackend
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 
@@ -19,7 +20,12 @@ LARGE = np.arange(300_000.0)
 def reopened(store: Store, cache: str = "cache") -> Store:
     """The same store as another process, or with another cache another machine, sees it."""
     folder = Path(store._cache_folder).parent / cache
-    return Store(store.url, cache_folder=str(folder))
+    return Store(store.url, cache_folder=str(folder), **store._options)
+
+
+def creates_once(store: Store) -> bool:
+    """Whether of several that create a record or a lease only the first one succeeds."""
+    return isinstance(store._backend, LocalBackend) or store._backend.honours_create()
 
 
 def path_of(store: Store, value: StoredValue) -> Path:

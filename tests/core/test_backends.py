@@ -12,14 +12,19 @@ import pytest
 from prefect_mlpipe.core.places.backends import Backend, LocalBackend, unavailable
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.errors import StoreUnavailable
+from tests.s3 import S3
 
 
-@pytest.fixture(params=["local", "memory", "file"])
+@pytest.fixture(params=["local", "memory", "file", "rclone", "moto"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     if request.param == "local":
         yield LocalBackend(str(tmp_path / "store"))
     elif request.param == "file":
         yield RemoteBackend(f"file://{tmp_path}/store")
+    elif request.param in ("rclone", "moto"):
+        server = request.getfixturevalue(request.param)
+        assert isinstance(server, S3)
+        yield RemoteBackend(f"{server.make_bucket()}/a store", **server.options)
     else:
         yield RemoteBackend(f"memory://{tmp_path.name}")
         fsspec.filesystem("memory").store.clear()

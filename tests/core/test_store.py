@@ -22,6 +22,7 @@ from prefect_mlpipe.errors import StoreUnavailable
 from tests.core.stores import (
     LARGE,
     a_record,
+    creates_once,
     python,
     reopened,
 )
@@ -335,7 +336,8 @@ def test_threads_share_a_store(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(work, range(32)))
     assert all(written == read for written, read, _ in results)
-    assert len({run for _, _, run in results}) == 4
+    if creates_once(store):  # else the last one stands, which is as right
+        assert len({run for _, _, run in results}) == 4
 
 
 RACE = """

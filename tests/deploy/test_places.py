@@ -13,6 +13,7 @@ from prefect_mlpipe.deploy.changes import Seen, change, suspects
 from prefect_mlpipe.deploy.places import Place, place_of
 from prefect_mlpipe.deploy.watches import Watch
 from prefect_mlpipe.errors import InputChanged, MissingFile
+from tests.s3 import S3, counted_requests
 
 HOUR_NS = 3600 * 10**9
 
@@ -62,7 +63,17 @@ def bucket() -> str:
     return "memory://raw/"
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture
+def on_s3(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    s3.use(monkeypatch)
+    root = s3.make_bucket()
+    for name in ("raw/a.csv", "raw/deep/b.csv", "raw/deep/er/c.txt", "raw/2026/d.csv"):
+        s3.files.pipe_file(f"{root}/{name}", name.removeprefix("raw/").encode())
+    s3.files.pipe_file(f"{root}/rawer/x.csv", b"not of this folder")
+    return f"{root}/raw/"
+
+
+@pytest.fixture(params=["folder", "bucket", "on_s3"])
 def uri(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(request.param))
 
@@ -172,3 +183,18 @@ def test_a_checksum_in_the_listing_spares_the_reading(
     monkeypatch.setattr(type(files), "find", lambda *_, **__: found)
     monkeypatch.setattr(type(files), "open", lambda *_, **__: pytest.fail("read"))
     assert {one.content for one in seen(place(bucket)).values()} == {'sum ETag="abc" size=5'}
+
+
+def test_a_look_at_s3_is_one_request_and_reading_none(on_s3: str) -> None:
+    watched = place(on_s3)
+    watched.look()
+    with counted_requests() as requests:
+        assert len(seen(watched)) == 4
+    assert len(requests) == 1
+
+
+def test_a_bucket_that_is_not_there_yet_is_not_an_empty_one(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.use(monkeypatch)
+    assert place("s3://no-such-bucket/raw").look() is None

@@ -20,6 +20,7 @@ from prefect_mlpipe.deploy.places import place_of
 from prefect_mlpipe.deploy.watcher import Watcher
 from prefect_mlpipe.deploy.watches import Watch
 from prefect_mlpipe.errors import PrefectUnavailable
+from tests.s3 import S3
 
 HOUR_NS = 3600 * 10**9
 
@@ -390,3 +391,32 @@ class WatchedFolder(RuleBasedStateMachine):
 
 TestWatchedFolder = WatchedFolder.TestCase
 TestWatchedFolder.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+
+
+def test_changes_on_s3_are_told_once_and_the_same_bytes_never(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.use(monkeypatch)
+    bucket = s3.make_bucket()
+    watch = Watch(name="test", uri=f"{bucket}/raw", settle=0, on_delete=True)
+    store = Store(f"{bucket}/store", cache_folder=str(tmp_path))
+    prefect = Prefect()
+
+    def looked() -> dict[str, str]:
+        """What a watcher that starts now tells."""
+        watcher = Watcher(watch, place_of(watch, store.stat_index), store, prefect)
+        while watcher.look() is not None:
+            pass
+        changes = [change for payload in prefect.take() for change in payload["changes"]]
+        return {one["path"].removeprefix(f"{bucket}/raw/"): one["kind"] for one in changes}
+
+    s3.files.pipe_file(f"{bucket}/raw/a.csv", b"1")
+    assert looked() == {}
+    s3.files.pipe_file(f"{bucket}/raw/a.csv", b"1")
+    assert looked() == {}
+    s3.files.pipe_file(f"{bucket}/raw/a.csv", b"2")
+    s3.files.pipe_file(f"{bucket}/raw/deep/b.csv", b"1")
+    assert looked() == {"a.csv": "modified", "deep/b.csv": "created"}
+    s3.files.rm_file(f"{bucket}/raw/a.csv")
+    assert looked() == {"a.csv": "deleted"}
+    assert looked() == {}

@@ -19,8 +19,6 @@ from prefect_mlpipe.core.leases.leases import Holder, Leases
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.errors import StoreUnavailable
 
-_PROBE = "leases/create-once"
-
 
 class RemoteLeases(Leases):
     """Leases in any store, object by object."""
@@ -49,16 +47,15 @@ class RemoteLeases(Leases):
         if self._me_here is None:
             self._me_here = self._me()
             self._document = self._me_here.to_bytes()
-            self._exclusive = self._backend.honours_create(_PROBE)
+            self._exclusive = self._backend.honours_create()
             heart.add(self)
 
     def _create(self, name: str) -> bool:
-        if not self._exclusive:
-            if self._backend.exists(name):
-                return False
-            self._backend.replace(name, self._document)
-        elif self._backend.create(name, self._document):
-            return True
+        if self._backend.create(name, self._document):
+            if self._exclusive:
+                return True
+        elif not self._exclusive:
+            return False
         # Not honoured, the last one has it; honoured, it is ours if the answer to a first try was
         # lost and the second one found what the first had written.
         return self._backend.read(name) == self._document

@@ -170,13 +170,16 @@ class LocalBackend(Backend):
         """Write a read-only file from parts, at once and whole. Returns what `stat` says of it."""
 
         def write() -> os.stat_result:
-            with self.writing(name) as (handle, _):
-                _write_parts(handle, parts())
-                os.fchmod(handle, READ_ONLY)
+            kept = -1  # somebody may remove a copy as soon as it is there
             try:
-                return os.stat(self._prefix + name)
-            except OSError as error:
-                raise unavailable(self.url, f"writing {name}", error) from error
+                with self.writing(name) as (handle, _):
+                    _write_parts(handle, parts())
+                    os.fchmod(handle, READ_ONLY)
+                    kept = os.dup(handle)
+                return os.fstat(kept)
+            finally:
+                if kept >= 0:
+                    os.close(kept)
 
         return unless_removed(write)
 

@@ -8,6 +8,7 @@ All methods are cross-thread and cross-process safe.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 import threading
@@ -20,6 +21,8 @@ from prefect_mlpipe.core.places import transfers
 from prefect_mlpipe.core.places.backends import Backend, Bytes, Entry
 from prefect_mlpipe.core.places.remote_errors import is_absent, remote_unavailable, shown
 from prefect_mlpipe.errors import StoreUnavailable
+
+_PROBE = "leases/create-once"
 
 
 class RemoteBackend(Backend):
@@ -73,30 +76,34 @@ class RemoteBackend(Backend):
         return found
 
     def create(self, name: str, data: bytes) -> bool:
-        """As in `Backend`, where the server honours create-once; some S3 servers do not."""
+        """As in `Backend` where the server honours create-once; some S3 servers do not.
+
+        There the name is looked for first: of two that write at the same time the last one stands.
+        """
+        if self.honours_create():
+            return self._create_once(name, data)
+        if self.exists(name):
+            return False
+        self.replace(name, data)
+        return True
+
+    def honours_create(self) -> bool:
+        """Find out, once, whether of several that create a name only the first one succeeds."""
+        if self._honours_create is None:  # where the probe stands already, one request tells
+            self._honours_create = _has_create_mode(self.files) and not all(
+                self._create_once(_PROBE, b"") for _ in range(2)
+            )
+        return self._honours_create
+
+    def _create_once(self, name: str, data: bytes) -> bool:
         try:
-            if _creates_once(self.files):
-                self._make_parent(name)
-                self.files.pipe_file(self.path(name), data, mode="create")
-                return True
-            if transfers.exists(self.files, self.path(name)):
-                return False
+            self._make_parent(name)
+            self.files.pipe_file(self.path(name), data, mode="create")
         except FileExistsError:
             return False
         except Exception as error:
             raise remote_unavailable(self._url, f"writing {name}", error) from error
-        self.replace(name, data)
         return True
-
-    def honours_create(self, name: str) -> bool:
-        """Find out, once, whether of several that create a name only the first one succeeds.
-
-        Args:
-            name: something to create; where it stands already, one request tells.
-        """
-        if self._honours_create is None:
-            self._honours_create = not all(self.create(name, b"") for _ in range(2))
-        return self._honours_create
 
     @override
     def replace(self, name: str, data: Bytes) -> None:
@@ -208,9 +215,13 @@ def opened(url: str, options: Mapping[str, Any] | None = None) -> tuple[Any, str
 
     given = dict(options or {})
     if url.startswith(("s3://", "s3a://")):
-        config = {**_S3_CONFIG, **given.pop("config_kwargs", {})}
+        config = copy.deepcopy(
+            {**_S3_CONFIG, **given.pop("config_kwargs", {})}
+        )  # boto writes in it
         given = {"use_listings_cache": False, **given, "config_kwargs": config}
     files, path = url_to_fs(url, **given)
+    if transfers.is_s3(files):
+        files.retries = 1  # boto tries again already; five times each would be twenty
     return files, path
 
 
@@ -219,7 +230,7 @@ _S3_CONFIG = {
     "response_checksum_validation": "when_required",
     "connect_timeout": 5,
     "read_timeout": 60,
-    "retries": {"mode": "standard", "total_max_attempts": 3},
+    "retries": {"mode": "standard", "total_max_attempts": 4},
     "s3": {"payload_signing_enabled": False},
 }
 
@@ -237,7 +248,7 @@ def _refuse_unfit(url: str) -> None:
     )
 
 
-def _creates_once(files: Any) -> bool:
+def _has_create_mode(files: Any) -> bool:
     writer = getattr(files, "_pipe_file", None) or files.pipe_file
     return "mode" in inspect.signature(writer).parameters
 

@@ -109,5 +109,9 @@ def _codes(error: BaseException) -> Iterator[str]:
 
 
 def _code(error: BaseException) -> str:
+    """What S3 calls it, or else the status of the answer."""
     answer = getattr(error, "response", None)
-    return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
+    if not isinstance(answer, dict):
+        return ""
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+    return str(answer.get("Error", {}).get("Code") or status)

@@ -50,7 +50,7 @@ def fetched_file(url: str) -> str:
     """Copy a remote file to this machine, unless this version is there; gives the path."""
     files, path = opened(url)
     target = os.path.join(_copy_of(file_state(url)), url.rstrip("/").rpartition("/")[2])
-    if not os.path.exists(target):
+    if not copies.give(target):
         copies.install(target, lambda temporary: transfers.download(files, path, temporary))
     return target
 
@@ -67,7 +67,7 @@ def fetched_folder(url: str) -> str:
             os.makedirs(os.path.dirname(inside), exist_ok=True)
             transfers.download(files, f"{path.rstrip('/')}/{name}", inside)
 
-    if not os.path.exists(target):
+    if not copies.give(target):
         copies.install(target, fill)
     return target
 

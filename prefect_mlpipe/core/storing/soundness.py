@@ -30,10 +30,6 @@ class Soundness:
         self._index = index
         self._known: dict[str, tuple[str, str]] = {}  # path → its state, its checksum then
 
-    def is_known(self, path: str) -> bool:
-        """Tell whether this process wrote or checked the path, and was not told to forget it."""
-        return path in self._known
-
     def checksum(self, path: str, facts: os.stat_result) -> str | None:
         """Give the checksum that the file in this very state was found to have."""
         state = state_of(facts)

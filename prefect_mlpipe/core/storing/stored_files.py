@@ -27,7 +27,7 @@ from prefect_mlpipe.core.places.backends import (
     unavailable,
     unless_removed,
 )
-from prefect_mlpipe.core.places.copies import limit_of
+from prefect_mlpipe.core.places.copies import room_in
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost, unreadable
@@ -47,6 +47,7 @@ class StoredFiles:
 
     def __init__(self, local: LocalBackend, remote: RemoteBackend | None, sound: Soundness) -> None:
         self._local, self._remote, self._sound = local, remote, sound
+        self._room = None if remote is None else room_in(local.folder)
 
     def put(self, place: File | Folder) -> StoredValue:
         """Copy a file or folder into the store.
@@ -66,8 +67,9 @@ class StoredFiles:
             format,
             name=place.name,
         )
-        note_use(self._local, self.name(stored), stored.checksum)
-        if not self._stands(stored):
+        if self._remote is None:
+            note_use(self._local, self.name(stored), stored.checksum)
+        if not (self._stands(stored) and self._is_given(stored)):
             unless_removed(lambda: self._copy_in(stored, place, source, contents))
         if self._remote is not None:
             self._upload(stored, contents)
@@ -90,7 +92,7 @@ class StoredFiles:
     def path(self, stored: StoredValue) -> str:
         """The copy on this machine, fetched if need be."""
         root = self.name(stored)
-        if self._remote is not None and not self._local.exists(root):
+        if self._remote is not None and not self._is_given(stored):
             self._fetch(stored, self._remote)
         path = self._local.path(root)
         return f"{path}/{stored.name}" if stored.format == "file" else path
@@ -116,6 +118,10 @@ class StoredFiles:
             return self._checksum_at(stored)
         except OSError as error:
             raise unreadable(self._local.path(self.name(stored)), stored, error) from error
+
+    def _is_given(self, stored: StoredValue) -> bool:
+        """Note that a step gets the copy now; `False` if it is gone."""
+        return self._room is None or self._room.give(self._local.path(self.name(stored)))
 
     def _stands(self, stored: StoredValue) -> bool:
         try:
@@ -149,6 +155,7 @@ class StoredFiles:
     def _copy_in(
         self, stored: StoredValue, place: File | Folder, source: str, contents: Contents
     ) -> None:
+        self._make_room(stored)
         with self._local.writing_folder(self.name(stored)) as temporary:
             for name, content in contents:
                 inside = f"{temporary}/{name}"
@@ -191,6 +198,7 @@ class StoredFiles:
         contents = _parsed(names)
         if contents is None or _checksum(stored.format, contents) != stored.checksum:
             raise damaged(f"{remote.url}/{self.marker(stored)}", stored, "other names or hashes")
+        self._make_room(stored)
         with self._local.writing_folder(root) as temporary:
             for name, content in contents:
                 inside = f"{temporary}/{name}"
@@ -199,7 +207,10 @@ class StoredFiles:
                     raise lost(f"{remote.url}/{root}/{name}", stored)
                 if content:
                     os.chmod(inside, READ_ONLY)
-        limit_of(self._local.folder).added(stored.size)
+
+    def _make_room(self, stored: StoredValue) -> None:
+        if self._room is not None:
+            self._room.make(stored.size)
 
 
 def _checksum(format: str, contents: Contents) -> str:

@@ -12,8 +12,11 @@ All methods are cross-thread and cross-process safe.
 
 from __future__ import annotations
 
+import io
+import math
 import mmap
 import os
+import time
 from collections.abc import Sequence
 
 from blake3 import blake3
@@ -25,12 +28,12 @@ from prefect_mlpipe.core.formats.base import Chunks, Format, Part, Unstorable, f
 from prefect_mlpipe.core.formats.pickles import type_name
 from prefect_mlpipe.core.formats.registry import format_named, formats_for
 from prefect_mlpipe.core.places.backends import READ_ONLY, LocalBackend
-from prefect_mlpipe.core.places.copies import limit_of
+from prefect_mlpipe.core.places.copies import room_in
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost, unreadable
 from prefect_mlpipe.core.storing.stored_files import StoredFiles
-from prefect_mlpipe.core.storing.use import note_use
+from prefect_mlpipe.core.storing.use import NOTED_FROM_S, note_use
 from prefect_mlpipe.errors import ValueDamaged
 
 INLINE_UP_TO = 4096  # bytes: these stand in the record itself
@@ -52,7 +55,9 @@ class Values:
 
     def __init__(self, local: LocalBackend, remote: RemoteBackend | None, sound: Soundness) -> None:
         self._local, self._remote, self._sound = local, remote, sound
+        self._room = None if remote is None else room_in(local.folder)
         self._files = StoredFiles(local, remote, sound)
+        self._uploaded: dict[str, float] = {}  # name → when, by the monotonic clock
 
     def put(
         self, value: object, buffers: Buffers | None = None, inline: bool = True
@@ -131,30 +136,39 @@ class Values:
     def local_path(self, stored: StoredValue) -> str | None:
         """The file or folder on this machine, fetched if need be; `None` for an inline value.
 
-        It is read-only and belongs to the store. Open it, but do not change it.
+        It is read-only and belongs to the store. Open it, but do not change it. The copy of a
+        remote value goes when others need its room.
         """
         if stored.inline is not None:
             return None
         if stored.format in ("file", "folder"):
             return self._files.path(stored)
-        return self._present(stored)
+        path = self._local.path(self.name(stored))
+        if self._remote is not None and not os.path.exists(path):
+            self._fetch(stored, self._remote).close()
+        return path
 
     def _write(self, stored: StoredValue, format: Format, parts: Sequence[Part]) -> None:
         name = self.name(stored)
         path = self._local.path(name)
-        known = self._sound.is_known(path)
-        note_use(self._local, name, stored.checksum)
-        if not self._stands(stored, format):
+        if self._remote is None:
+            note_use(self._local, name, stored.checksum)
+        if self._has_room(stored.size) and not self._stands(stored, format):
+            self._make_room(stored.size)
             self._sound.note(
                 path, self._local.write(name, lambda: flattened(parts)), stored.checksum
             )
-        if self._remote is None or (known and self._remote.exists(name)):
+        if self._remote is None or (self._is_fresh(name) and self._remote.exists(name)):
             return
         if stored.size < UPLOAD_ABOVE:
             self._remote.replace(name, b"".join(flattened(parts)))
         else:
             self._remote.upload(name, stored.size, lambda: flattened(parts))
-        limit_of(self._local.folder).added(stored.size)
+        self._uploaded[name] = time.monotonic()
+
+    def _is_fresh(self, name: str) -> bool:
+        """Tell whether this process wrote an object so lately that nobody takes it for old."""
+        return time.monotonic() - self._uploaded.get(name, -math.inf) < NOTED_FROM_S
 
     def _stands(self, stored: StoredValue, format: Format) -> bool:
         """Tell whether sound bytes of this checksum are already on this machine."""
@@ -202,9 +216,9 @@ class Values:
             data = memoryview(bytearray(stored.inline) if format.maps else stored.inline)
             self._check(stored, _checksum_in(data, format))
             return data
-        path = self._present(stored)
+        path = self._local.path(self.name(stored))
         try:
-            with open(path, "rb", buffering=0) as file:
+            with self._opened(stored) as file:
                 facts = os.fstat(file.fileno())
                 if facts.st_size != stored.size:
                     raise damaged(path, stored, f"{facts.st_size} bytes instead of {stored.size}")
@@ -214,6 +228,8 @@ class Values:
                     data = _mapped(file.fileno(), stored.size, writable=format.maps)
         except OSError as error:
             raise unreadable(path, stored, error) from error
+        if not self._has_room(stored.size):
+            self._local.delete(self.name(stored))  # what is mapped stays with us
         if stored.size <= MAP_ABOVE or self._sound.checksum(path, facts) != stored.checksum:
             self._check(stored, _checksum_in(data, format))
             self._sound.note(path, facts, stored.checksum)
@@ -223,15 +239,31 @@ class Values:
         if found != stored.checksum:
             raise damaged(self._url(stored), stored, found)
 
-    def _present(self, stored: StoredValue) -> str:
+    def _opened(self, stored: StoredValue) -> io.FileIO:
+        try:
+            return open(self._local.path(self.name(stored)), "rb", buffering=0)
+        except FileNotFoundError as error:
+            if self._remote is None:
+                raise lost(self._url(stored), stored) from error
+        return self._fetch(stored, self._remote)
+
+    def _fetch(self, stored: StoredValue, remote: RemoteBackend) -> io.FileIO:
+        """Copy a value to this machine. It comes opened: others may need its room at any moment."""
         name = self.name(stored)
-        if self._remote is not None and not self._local.exists(name):
-            with self._local.writing(name) as (_, temporary):
-                if not self._remote.download(name, temporary):
-                    raise lost(self._url(stored), stored)
-                os.chmod(temporary, READ_ONLY)
-            limit_of(self._local.folder).added(stored.size)
-        return self._local.path(name)
+        self._make_room(stored.size)
+        with self._local.writing(name) as (_, temporary):
+            if not remote.download(name, temporary):
+                raise lost(self._url(stored), stored)
+            os.chmod(temporary, READ_ONLY)
+            return open(temporary, "rb", buffering=0)
+
+    def _has_room(self, size: int) -> bool:
+        """Tell whether a copy may stay on this machine."""
+        return self._room is None or size <= self._room.limit
+
+    def _make_room(self, size: int) -> None:
+        if self._room is not None:
+            self._room.make(size)
 
     def name(self, stored: StoredValue) -> str:
         """The name of its file or folder in the store."""
