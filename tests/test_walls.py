@@ -20,6 +20,7 @@ LAYERS = (
     "errors",
     "active",
     "core",
+    "formats",
     "settings",
     "stores",
     "step_options",
@@ -70,6 +71,7 @@ ROOMS = (
 FOREIGN = {
     "errors": {"prefect", "dask", "distributed"},
     "core": {"prefect", "dask", "distributed"},
+    "formats": {"prefect", "dask", "distributed"},
     "tracing": {"dask", "distributed"},
     "engine": {"prefect", "dask", "distributed"},
     "reporting": {"dask", "distributed"},

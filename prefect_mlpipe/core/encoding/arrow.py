@@ -5,7 +5,7 @@ they hand their Arrow columns here. Imported only once such a value turns up.
 
 Worth arguing: content is read from the buffers, never through Python objects, but normalised first:
 chunks count as joined, offsets start at 0, validity is a bit for each row and only where a row is
-null, and what lies under a null is 0. So a slice of a larger table equals the same table built alone.
+null, and what lies under a null is 0. So a slice of a larger table equals the same one built alone.
 
 What must be normalised is taken block by block, so that no second copy of a column is made; what
 lies as it counts is hashed where it is, once for the digest and for whoever stores it.
@@ -33,7 +33,7 @@ from prefect_mlpipe.core.encoding.pieces import (
     text,
 )
 
-_BLOCK_BYTES: Final = 1 << 23
+_BLOCK_BYTES: Final = 1 << 22
 _BLOCK_ROWS: Final = 1 << 18
 _WIDER: Final = {
     pa.string(): pa.large_string(),
@@ -165,11 +165,10 @@ def _text(encoder: Encoder, values: pa.ChunkedArray) -> list[Piece]:
         lengths.add(np.diff(places).astype(np.int64, copy=False))
         if not lies:
             data.add(_letters(block, places))
+    letters = data.octets()
     if lies:
-        all_data = octets(encoder.buffers, _letters(whole, _places(whole)))
-    else:
-        all_data = data.octets()
-    return [count(len(values)), _validity(values), lengths.octets(), all_data]
+        letters = octets(encoder.buffers, _letters(whole, _places(whole)))
+    return [count(len(values)), _validity(values), lengths.octets(), letters]
 
 
 def _compact(block: pa.Array) -> pa.Array:

@@ -30,7 +30,6 @@ from prefect_mlpipe.core.encoding.pieces import (
     text,
 )
 
-
 _BLOCK_ROWS: Final = 1 << 20
 
 
