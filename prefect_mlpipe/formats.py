@@ -12,7 +12,7 @@
 Register it at the top of the module that defines the type or the steps: then it is known wherever
 they run, since a worker imports that module too. `docs/formats.md` has a complete example.
 
-A format is asked before any of ours. It takes a value only if what `load` gives has the same digest;
+A format is asked before any of ours. It takes a value only if what `load` gives has its digest;
 else the value goes the way it would have gone. How a value is stored is in no key.
 """
 

@@ -37,11 +37,7 @@ def test_a_chain_of_a_thousand_tiny_steps_leaves_at_most_one_file_a_step(
     owned = project.own(chain)
     owned.local(first, 1)
     before = files(project)
-    assert (
-        (owned.local(first, 1 + STEPS) == first + 1 + STEPS).all()
-        if isinstance(first, np.ndarray)
-        else owned.local(first, 1 + STEPS) == 1 + STEPS
-    )
+    assert np.all(owned.local(first, 1 + STEPS) == first + 1 + STEPS)
     # the run itself leaves its manifest
     assert files(project) - before <= STEPS + 1
     assert project.stored_files() == []
