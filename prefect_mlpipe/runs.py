@@ -142,6 +142,21 @@ class StoredOutput:
         loaded = {name: self._store.get(value) for name, value in self.values.items()}
         return loaded[""] if set(loaded) == {""} else loaded
 
+    def path(self, field: str = "") -> str | None:
+        """Return the stored file, for other programs to open; `docs/formats.md` says which.
+
+        It belongs to the store and must not be changed. `None` for what is small: it stands in the
+        record of the step.
+
+        Args:
+            field: of a step that declares fields, the one that is meant.
+
+        Raises:
+            ValueMissing: it was pruned; run the pipeline again to have it made again.
+            OutputError: the step left none.
+        """
+        return self._store.local_path(self.values[field])
+
 
 class StepResult:
     """One step of a finished run: `run["train"]`; of a mapped one `run["score[3]"]` is an item."""

@@ -20,6 +20,7 @@ LAYERS = (
     "errors",
     "active",
     "core",
+    "formats",
     "settings",
     "stores",
     "step_options",
@@ -72,6 +73,7 @@ ROOMS = (
 FOREIGN = {
     "errors": {"prefect", "dask", "distributed"},
     "core": {"prefect", "dask", "distributed"},
+    "formats": {"prefect", "dask", "distributed"},
     "tracing": {"dask", "distributed"},
     "engine": {"prefect", "dask", "distributed"},
     "reporting": {"dask", "distributed"},

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison, in milliseconds.
+    """One comparison, in milliseconds unless it says otherwise.
 
     Attributes:
         what: what was done.
@@ -22,6 +22,7 @@ class Row:
         beside: what it is compared with.
         theirs_ms: what that took; for a budget, what is allowed.
         target: the ratio that we promise to stay below, `None` where there is no promise.
+        unit: `ms`, or `MiB` for memory.
     """
 
     what: str
@@ -29,6 +30,7 @@ class Row:
     beside: str
     theirs_ms: float
     target: float | None = None
+    unit: str = "ms"
 
     @property
     def ratio(self) -> float:
@@ -47,8 +49,8 @@ class Row:
             "ratio": round(self.ratio, 4),
             "target": self.target,
             "verdict": self.verdict,
-            "hint_ours_ms": round(self.ours_ms, 5),
-            "hint_theirs_ms": round(self.theirs_ms, 5),
+            f"hint_ours_{self.unit}": round(self.ours_ms, 5),
+            f"hint_theirs_{self.unit}": round(self.theirs_ms, 5),
         }
 
 
@@ -86,13 +88,17 @@ def _cells(row: Row) -> tuple[str, ...]:
     target = "" if row.target is None else f"<= {row.target:g}"
     return (
         row.what,
-        _duration(row.ours_ms),
+        _amount(row.ours_ms, row.unit),
         row.beside,
-        _duration(row.theirs_ms),
+        _amount(row.theirs_ms, row.unit),
         f"{row.ratio:.2f}",
         target,
         row.verdict,
     )
+
+
+def _amount(amount: float, unit: str) -> str:
+    return _duration(amount) if unit == "ms" else f"{amount:.0f} {unit}"
 
 
 def _duration(milliseconds: float) -> str:

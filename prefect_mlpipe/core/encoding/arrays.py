@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from prefect_mlpipe.core.encoding.encode import Encoder, Handler, as_branch
 from prefect_mlpipe.core.encoding.pieces import (
+    INLINE_BYTES,
     Piece,
     count,
     octets,
@@ -105,7 +106,7 @@ def elements(encoder: Encoder, array: Array) -> list[Piece]:
         return [encoder.encode(array.ravel().tolist() if array.ndim else [array.item()])]
     if array.dtype.char in "gG":
         array = _without_padding(array)
-    if array.flags.c_contiguous or array.nbytes <= _BLOCK_BYTES:
+    if array.flags.c_contiguous or array.nbytes <= INLINE_BYTES:
         return [octets(encoder.buffers, _as_octets(np.ascontiguousarray(array)))]
     return [b"\x01" + count(array.nbytes) + _in_blocks(array)]
 

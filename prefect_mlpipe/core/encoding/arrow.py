@@ -4,13 +4,16 @@ Knows the layout of every Arrow type that has buffers of its own. Knows nothing 
 they hand their Arrow columns here. Imported only once such a value turns up.
 
 Worth arguing: content is read from the buffers, never through Python objects, but normalised first:
-chunks are joined, offsets start at 0, validity is a bit for each row and only where a row is null,
-and what lies under a null is 0. So a slice of a larger table equals the same table built alone.
+chunks count as joined, offsets start at 0, validity is a bit for each row and only where a row is
+null, and what lies under a null is 0. So a slice of a larger table equals the same one built alone.
+
+What must be normalised is taken block by block, so that no second copy of a column is made; what
+lies as it counts is hashed where it is, once for the digest and for whoever stores it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -19,9 +22,19 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from prefect_mlpipe.core.encoding.encode import Encoder, Handler, as_branch, as_leaf
-from prefect_mlpipe.core.encoding.pieces import Piece, count, octets, packed, record, scalar, text
+from prefect_mlpipe.core.encoding.pieces import (
+    Piece,
+    Stream,
+    count,
+    octets,
+    packed,
+    record,
+    scalar,
+    text,
+)
 
-# A chunked array with more than 2 GiB in one column of 32-bit offsets cannot be joined.
+_BLOCK_BYTES: Final = 1 << 22
+_BLOCK_ROWS: Final = 1 << 18
 _WIDER: Final = {
     pa.string(): pa.large_string(),
     pa.binary(): pa.large_binary(),
@@ -40,9 +53,12 @@ def find(kind: type) -> Handler | None:
 
 def column(encoder: Encoder, values: pa.Array | pa.ChunkedArray) -> list[Piece]:
     """Encode the elements of an array; the caller encodes its type."""
-    if isinstance(values, pa.ChunkedArray):
-        values = _joined(values)
-    return _content(encoder, values)
+    if isinstance(values, pa.Array):
+        return _content(encoder, values)
+    flat = _flat(values.type)
+    if flat is None or values.num_chunks == 1 or len(values) == 0:
+        return _content(encoder, _joined(values))
+    return flat(encoder, values)
 
 
 def _joined(values: pa.ChunkedArray) -> pa.Array:
@@ -50,8 +66,7 @@ def _joined(values: pa.ChunkedArray) -> pa.Array:
         values = values.unify_dictionaries()
     if values.num_chunks == 1:
         return values.chunk(0)
-    wider = _WIDER.get(values.type)
-    joined = (values.cast(wider) if wider else values).combine_chunks()
+    joined = values.combine_chunks()
     return joined if isinstance(joined, pa.Array) else pa.concat_arrays(joined.chunks)
 
 
@@ -61,12 +76,29 @@ def _content(encoder: Encoder, array: pa.Array) -> list[Piece]:
         return _content(encoder, array.storage)
     if kinds.is_null(kind) or (len(array) == 0 and not kinds.is_dictionary(kind)):
         return [count(len(array))]
+    flat = _flat(kind)
+    if flat is not None:
+        return flat(encoder, pa.chunked_array([array]))
     for accepts, encode in _LAYOUTS:
         if accepts(kind):
             return encode(encoder, array)
     if kinds.is_union(kind):
         return [encoder.encode(array.type_codes), encoder.encode(array.to_pylist())]
     return [encoder.encode(array.to_pylist())]
+
+
+def _blocks(values: pa.ChunkedArray) -> Iterator[pa.Array]:
+    """Rows in blocks, each one array; all but the last have a multiple of 8 rows."""
+    rows = _BLOCK_BYTES * len(values) // max(1, values.nbytes)
+    rows = max(8, min(rows, _BLOCK_ROWS) & ~7)
+    for at in range(0, len(values), rows):
+        block = values.slice(at, rows)
+        yield block.chunk(0) if block.num_chunks == 1 else block.combine_chunks()
+
+
+def _as_it_lies(values: pa.ChunkedArray) -> pa.Array | None:
+    """The only chunk of a column in which no row is null."""
+    return values.chunk(0) if values.num_chunks == 1 and not values.null_count else None
 
 
 def _invalid(array: pa.Array) -> Any:
@@ -76,55 +108,92 @@ def _invalid(array: pa.Array) -> Any:
     return array.is_null().to_numpy(zero_copy_only=False)
 
 
-def _validity(encoder: Encoder, invalid: Any) -> bytes:
-    if invalid is None:
-        return octets(encoder.buffers, b"")
-    return octets(encoder.buffers, np.packbits(invalid))
+def _validity(values: pa.ChunkedArray | pa.Array) -> bytes:
+    bits = Stream()
+    if values.null_count:
+        chunked = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
+        for block in _blocks(chunked):
+            bits.add(np.packbits(block.is_null().to_numpy(zero_copy_only=False)))
+    return bits.octets()
 
 
-def _fixed(encoder: Encoder, array: pa.Array) -> list[Piece]:
+def _fixed(encoder: Encoder, values: pa.ChunkedArray) -> list[Piece]:
+    header: list[Piece] = [count(len(values)), _validity(values)]
+    whole = _as_it_lies(values)
+    if whole is not None:
+        return [*header, octets(encoder.buffers, _rows(whole))]
+    elements = Stream()
+    for block in _blocks(values):
+        rows, invalid = _rows(block), _invalid(block)
+        if invalid is not None:
+            rows = rows.reshape(len(block), -1).copy()
+            rows[invalid] = 0
+        elements.add(rows)
+    return [*header, elements.octets()]
+
+
+def _rows(array: pa.Array) -> Any:
+    """The bytes of an array whose elements have one width."""
     width = array.type.bit_width // 8
-    buffer = array.buffers()[1]
-    rows = np.frombuffer(buffer, dtype=np.uint8)[
-        array.offset * width : (array.offset + len(array)) * width
-    ]
-    invalid = _invalid(array)
-    if invalid is not None:
-        rows = rows.reshape(len(array), width).copy()
-        rows[invalid] = 0
-        rows = rows.reshape(-1)
-    return [count(len(array)), _validity(encoder, invalid), octets(encoder.buffers, rows)]
+    first = array.offset * width
+    buffer = np.frombuffer(array.buffers()[1], dtype=np.uint8)
+    return buffer[first : first + len(array) * width]
 
 
-def _boolean(encoder: Encoder, array: pa.Array) -> list[Piece]:
-    bits = np.frombuffer(array.buffers()[1], dtype=np.uint8)
-    rows = np.unpackbits(bits, bitorder="little")[array.offset : array.offset + len(array)]
-    invalid = _invalid(array)
-    if invalid is not None:
-        rows = np.where(invalid, 0, rows).astype(np.uint8)
-    packed_rows = octets(encoder.buffers, np.packbits(rows))
-    return [count(len(array)), _validity(encoder, invalid), packed_rows]
+def _boolean(encoder: Encoder, values: pa.ChunkedArray) -> list[Piece]:
+    elements = Stream()
+    for block in _blocks(values):
+        bits = np.frombuffer(block.buffers()[1], dtype=np.uint8)
+        first, last = block.offset, block.offset + len(block)
+        unpacked = np.unpackbits(bits[first // 8 : last // 8 + 1], bitorder="little")
+        rows = unpacked[first % 8 : first % 8 + len(block)]
+        invalid = _invalid(block)
+        if invalid is not None:
+            rows = np.where(invalid, 0, rows).astype(np.uint8)
+        elements.add(np.packbits(rows))
+    return [count(len(values)), _validity(values), elements.octets()]
 
 
-def _text(encoder: Encoder, array: pa.Array) -> list[Piece]:
-    array = array.cast(_WIDER.get(array.type, array.type))
-    invalid = _invalid(array)
-    if invalid is not None:
-        array = pc.fill_null(array, "" if kinds.is_large_string(array.type) else b"")
-    _, offsets, data = array.buffers()
-    places = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    rows = np.frombuffer(data or b"", dtype=np.uint8)[places[0] : places[-1]]
-    return [
-        count(len(array)),
-        _validity(encoder, invalid),
-        octets(encoder.buffers, np.diff(places)),
-        octets(encoder.buffers, rows),
-    ]
+def _text(encoder: Encoder, values: pa.ChunkedArray) -> list[Piece]:
+    lengths, data = Stream(), Stream()
+    whole = _as_it_lies(values)
+    lies = whole is not None and not _is_view(values.type)
+    for block in _blocks(values):
+        if not lies:
+            block = _compact(block)
+        places = _places(block)
+        lengths.add(np.diff(places).astype(np.int64, copy=False))
+        if not lies:
+            data.add(_letters(block, places))
+    letters = data.octets()
+    if lies:
+        letters = octets(encoder.buffers, _letters(whole, _places(whole)))
+    return [count(len(values)), _validity(values), lengths.octets(), letters]
+
+
+def _compact(block: pa.Array) -> pa.Array:
+    """Strings one after the other, and nothing under a null."""
+    wide = block.cast(_WIDER.get(block.type, block.type))
+    if wide.null_count:
+        wide = pc.fill_null(wide, "" if kinds.is_large_string(wide.type) else b"")
+    return wide
+
+
+def _places(array: pa.Array) -> Any:
+    """Where each string begins in the bytes of all, and where the last one ends."""
+    wide = kinds.is_large_string(array.type) or kinds.is_large_binary(array.type)
+    places = np.frombuffer(array.buffers()[1], dtype=np.int64 if wide else np.int32)
+    return places[array.offset : array.offset + len(array) + 1]
+
+
+def _letters(array: pa.Array, places: Any) -> Any:
+    data = np.frombuffer(array.buffers()[2] or b"", dtype=np.uint8)
+    return data[places[0] : places[-1]]
 
 
 def _nested(encoder: Encoder, array: pa.Array, *parts: pa.Array) -> list[Piece]:
     inner = [piece for part in parts for piece in _content(encoder, part)]
-    return [count(len(array)), _validity(encoder, _invalid(array)), *inner]
+    return [count(len(array)), _validity(array), *inner]
 
 
 def _list(encoder: Encoder, array: pa.Array) -> list[Piece]:
@@ -171,14 +240,28 @@ def _is_fixed(kind: pa.DataType) -> bool:
     )
 
 
+def _is_view(kind: pa.DataType) -> bool:
+    return bool(kinds.is_string_view(kind) or kinds.is_binary_view(kind))
+
+
+_Flat: TypeAlias = Callable[[Encoder, pa.ChunkedArray], list[Piece]]
+_FLAT: Final[tuple[tuple[Callable[[pa.DataType], bool], _Flat], ...]] = (
+    (kinds.is_boolean, _boolean),
+    (_is_text, _text),
+    (_is_fixed, _fixed),
+)
+
+
+def _flat(kind: pa.DataType) -> _Flat | None:
+    """How a column without columns inside is encoded, whatever its chunks."""
+    return next((encode for accepts, encode in _FLAT if accepts(kind)), None)
+
+
 _Layout: TypeAlias = tuple[
     Callable[[pa.DataType], bool], Callable[[Encoder, pa.Array], list[Piece]]
 ]
 _LAYOUTS: Final[tuple[_Layout, ...]] = (
-    (kinds.is_boolean, _boolean),
-    (_is_text, _text),
     (kinds.is_dictionary, _dictionary),
-    (_is_fixed, _fixed),
     (_is_list, _list),
     (kinds.is_map, _map),
     (kinds.is_struct, _struct),

@@ -117,6 +117,28 @@ def _address(view: memoryview) -> int:
     return int(numpy.frombuffer(_octets(view), dtype=numpy.uint8).ctypes.data)
 
 
+class Stream:
+    """What `octets` gives for one buffer, from blocks of it, none of which is kept."""
+
+    def __init__(self) -> None:
+        self._hasher = blake3(max_threads=threads())
+        self._start, self._size = b"", 0
+
+    def add(self, block: Any) -> None:
+        """Take the next bytes, a contiguous buffer."""
+        view = _octets(memoryview(block))
+        if self._size <= INLINE_BYTES:
+            self._start += bytes(view[: INLINE_BYTES + 1])
+        self._size += view.nbytes
+        self._hasher.update(view)
+
+    def octets(self) -> bytes:
+        """Encode all that was added."""
+        if self._size <= INLINE_BYTES:
+            return b"\x00" + count(self._size) + self._start
+        return b"\x01" + count(self._size) + self._hasher.digest()
+
+
 class Unordered:
     """Pieces whose order is not content, some of which are not known yet."""
 

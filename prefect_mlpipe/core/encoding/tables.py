@@ -17,9 +17,20 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from prefect_mlpipe.core.encoding import arrow
+from prefect_mlpipe.core.encoding import arrays, arrow
 from prefect_mlpipe.core.encoding.encode import Branch, Encoder, Handler, as_branch
-from prefect_mlpipe.core.encoding.pieces import Piece, count, record, scalar, text
+from prefect_mlpipe.core.encoding.pieces import (
+    Piece,
+    Stream,
+    bounded,
+    count,
+    packed,
+    record,
+    scalar,
+    text,
+)
+
+_BLOCK_ROWS: Final = 1 << 20
 
 
 def find(kind: type) -> Handler | None:
@@ -91,10 +102,22 @@ def _time_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
 
 def _masked_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
     data, mask = values._data, values._mask
-    if mask.any():  # what lies under a missing value is left over from how it was computed
-        data = data.copy()
-        data[mask] = 0
-    return record("pandas.masked", text(str(values.dtype)), *map(encoder.encode, (data, mask)))
+    known = _without_leftovers(data, mask) if mask.any() else encoder.encode(data)
+    return record("pandas.masked", text(str(values.dtype)), known, encoder.encode(mask))
+
+
+def _without_leftovers(data: Any, mask: Any) -> bytes:
+    """Encode an array as if there were zeros under the mask.
+
+    What lies there is left over from how the values were computed.
+    """
+    elements = Stream()
+    for at in range(0, len(data), _BLOCK_ROWS):
+        block = data[at : at + _BLOCK_ROWS].copy()
+        block[mask[at : at + _BLOCK_ROWS]] = 0
+        elements.add(block)
+    header = (arrays.dtype(data.dtype), scalar(data.shape))
+    return bounded(packed("numpy.ndarray", *header, elements.octets()))
 
 
 def _arrow_array(encoder: Encoder, values: Any) -> Sequence[Piece]:
@@ -153,10 +176,20 @@ def _polars_series(encoder: Encoder, series: Any) -> Sequence[Piece]:
     if series.dtype.base_type().__name__ == "Object":
         return record("polars.series", *header, encoder.encode(series.to_list()))
     try:
-        column = series.alias("").to_arrow()  # with a zero in its name, polars would panic
+        column = _polars_column(series)
     except pa.ArrowInvalid:  # pyarrow has no such type, as integers of 128 bits
         return record("polars.series", *header, encoder.encode(series.to_list()))
     return record("polars.series", *header, *arrow.column(encoder, column))
+
+
+def _polars_column(series: Any) -> Any:
+    """Give a column as it lies; what holds others is made one array."""
+    unnamed = series.alias("")  # with a zero in its name, polars would panic
+    if series.dtype.is_nested() or series.dtype.base_type().__name__ in ("Categorical", "Enum"):
+        return unnamed.to_arrow()
+    newest = sys.modules["polars"].CompatLevel.newest()  # strings as they lie, not a copy of them
+    chunks = [chunk.to_arrow(compat_level=newest) for chunk in unnamed.get_chunks()]
+    return pa.chunked_array(chunks) if len(chunks) > 1 else chunks[0]
 
 
 def _polars_lazy(encoder: Encoder, frame: Any) -> Sequence[Piece]:

@@ -93,7 +93,7 @@ class Format:
 
     def rehearse(self, parts: Sequence[Part]) -> object:
         """Load what `dump` gave, to see whether it is still the same value; nobody keeps it."""
-        return self.load(memoryview(bytearray(b"".join(flattened(parts)))))
+        return self.load(joined(parts))
 
 
 def flattened(parts: Sequence[Part]) -> Iterator[Bytes]:
@@ -103,6 +103,17 @@ def flattened(parts: Sequence[Part]) -> Iterator[Bytes]:
             yield from part
         else:
             yield part
+
+
+def joined(parts: Sequence[Part]) -> memoryview:
+    """All parts in one buffer that can be written."""
+    buffers = [memoryview(buffer).cast("B") for buffer in flattened(parts) if len(buffer)]
+    whole = memoryview(bytearray(sum(buffer.nbytes for buffer in buffers)))
+    at = 0
+    for buffer in buffers:
+        whole[at : at + buffer.nbytes] = buffer
+        at += buffer.nbytes
+    return whole
 
 
 class Json(Format):

@@ -20,8 +20,8 @@ import pandas as pd
 import pyarrow as pa
 from typing_extensions import override
 
-from prefect_mlpipe.core.formats.arrow_format import ipc_file
-from prefect_mlpipe.core.formats.base import Format, Part, is_json
+from prefect_mlpipe.core.formats.arrow_format import ArrowFile, ipc_file
+from prefect_mlpipe.core.formats.base import Part, is_json
 
 _KEY = b"prefect_mlpipe"
 _NUMBERS = frozenset("iufb")
@@ -33,10 +33,10 @@ Json: TypeAlias = Any
 Labels: TypeAlias = Any  # an index; the stubs of pandas know too little of them
 
 
-class Pandas(Format):
+class Pandas(ArrowFile):
     """Frames and series whose columns, labels and index Arrow can hold."""
 
-    name, suffix, maps = "pandas", ".arrow", True
+    name = "pandas"
 
     @override
     def accepts(self, value: object) -> bool:
@@ -73,7 +73,7 @@ class Pandas(Format):
             "attrs": frame.attrs,
         }
         schema = pa.schema(fields, {**foreign.metadata, _KEY: orjson.dumps(ours)})
-        return (ipc_file(schema, [pa.RecordBatch.from_arrays(arrays, schema=schema)]),)
+        return ipc_file(schema, [pa.RecordBatch.from_arrays(arrays, schema=schema)])
 
     @override
     def load(self, data: memoryview) -> object:

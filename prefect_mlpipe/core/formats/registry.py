@@ -7,6 +7,7 @@ stands at the end of every list.
 from __future__ import annotations
 
 import importlib
+from collections import OrderedDict
 
 from prefect_mlpipe.core.formats.base import Blob, Format, Json, Text
 from prefect_mlpipe.core.formats.pickles import Pickle
@@ -15,15 +16,23 @@ JSON, TEXT, BLOB, PICKLE = Json(), Text(), Blob(), Pickle()
 
 _by_type: dict[type, tuple[Format, ...]] = {
     **dict.fromkeys((type(None), bool, int, float, list, dict), (JSON, PICKLE)),
+    OrderedDict: (PICKLE,),
     str: (TEXT, PICKLE),
     bytes: (BLOB, PICKLE),
 }
-_by_package = {"numpy": "npy", "pandas": "pandas", "pyarrow": "arrow", "polars": "polars"}
+_by_package = {
+    "numpy": "npy",
+    "pandas": "pandas",
+    "pyarrow": "arrow",
+    "polars": "polars",
+    "torch": "safetensors",
+}
 _on_demand = {  # format → the module and class that are imported for it
     "npy": ("prefect_mlpipe.core.formats.npy_format", "Npy"),
     "pandas": ("prefect_mlpipe.core.formats.pandas_format", "Pandas"),
     "arrow": ("prefect_mlpipe.core.formats.arrow_format", "Arrow"),
     "polars": ("prefect_mlpipe.core.formats.polars_format", "Polars"),
+    "safetensors": ("prefect_mlpipe.core.formats.torch_format", "Safetensors"),
 }
 _of_users: list[Format] = []
 _by_name: dict[str, Format] = {format.name: format for format in (JSON, TEXT, BLOB, PICKLE)}
@@ -50,6 +59,8 @@ def formats_for(value: object) -> tuple[Format, ...]:
     ours = _by_type.get(kind)
     if ours is None:
         ours = _of_package(kind)
+    elif isinstance(value, dict) and value:
+        ours = _of_dict(value, ours)
     return (*_of_users, *ours) if _of_users else ours
 
 
@@ -66,3 +77,11 @@ def _of_package(kind: type) -> tuple[Format, ...]:
     name = _by_package.get(kind.__module__.partition(".")[0])
     format = format_named(name) if name else None
     return (PICKLE,) if format is None else (format, PICKLE)
+
+
+def _of_dict(value: dict[object, object], ours: tuple[Format, ...]) -> tuple[Format, ...]:
+    """The state of a torch module is a dict like any other, but for what is in it."""
+    if type(next(iter(value.values()))).__module__.partition(".")[0] != "torch":
+        return ours
+    format = format_named("safetensors")
+    return ours if format is None else (format, *ours)

@@ -24,7 +24,14 @@ from blake3 import blake3
 from prefect_mlpipe.core.digest import Buffers, digest, digest_and_owners
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.files import File, Folder
-from prefect_mlpipe.core.formats.base import Chunks, Format, Part, Unstorable, flattened
+from prefect_mlpipe.core.formats.base import (
+    Chunks,
+    Format,
+    Part,
+    Unstorable,
+    flattened,
+    joined,
+)
 from prefect_mlpipe.core.formats.pickles import type_name
 from prefect_mlpipe.core.formats.registry import format_named, formats_for
 from prefect_mlpipe.core.places.backends import READ_ONLY, LocalBackend
@@ -292,7 +299,7 @@ def as_stored(value: object) -> object:
     buffers = Buffers()
     identity, _ = _identified(value, buffers)
     format, parts = _dumped(value, identity, buffers)
-    return format.load(memoryview(bytearray(b"".join(flattened(parts)))))
+    return format.load(joined(parts))
 
 
 def _identified(
