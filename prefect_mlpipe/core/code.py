@@ -28,7 +28,6 @@ from prefect_mlpipe.core.encoding.classes import class_values
 from prefect_mlpipe.core.encoding.encode import Encoder, defines
 from prefect_mlpipe.core.encoding.parts import (
     MISSING,
-    Asks,
     Attributes,
     Binding,
     Content,
@@ -38,11 +37,12 @@ from prefect_mlpipe.core.encoding.parts import (
 )
 from prefect_mlpipe.core.encoding.pieces import Undigestible, packed
 from prefect_mlpipe.core.environment import versions
-from prefect_mlpipe.core.reading.reach import attribute_values
+from prefect_mlpipe.core.reading import callables
+from prefect_mlpipe.core.reading.functions import attribute_values
 from prefect_mlpipe.core.reading.showing import with_what_shows
 
 _REMEMBERED: Final = 1024
-_REGISTERS: Final = (classes, objects)  # imported for the handlers that they register
+_REGISTERS: Final = (callables, classes, objects)  # imported for the handlers that they register
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +172,18 @@ class _Snapshot:
         distributions: set[str] = set()
         for entry in _flat(reach):
             kind = type(entry)
-            if kind is str:
-                distributions.add(entry)
+            if kind is Binding:
+                self._bound(*entry)
+            elif kind is Attributes:
+                self.attributes[id(entry.holder)] = entry
             elif kind is Part:
                 parts.setdefault(entry.label, {})[entry.own] = entry.value
-            elif kind is Asks:
-                asks |= entry.kinds
+            elif kind is str:
+                distributions.add(entry)
+            elif kind is Content:
+                self.contents[id(entry.value)] = entry
             else:
-                self._watch(entry)
+                asks |= entry.kinds
         parts, shows = with_what_shows(parts, asks, function)
         self.code = Code(
             blake3(piece + shows).hexdigest(),
@@ -188,14 +192,11 @@ class _Snapshot:
             {label: tuple(owns.values()) for label, owns in sorted(parts.items())},
         )
 
-    def _watch(self, entry: Any) -> None:
-        if type(entry) is Binding:
-            _, values = self.bindings.setdefault(id(entry.names), (entry.names, {}))
-            values[entry.name] = entry.value
-        elif type(entry) is Content:
-            self.contents[id(entry.value)] = entry
-        else:
-            self.attributes[id(entry.holder)] = entry
+    def _bound(self, names: dict[str, Any], name: str, value: object) -> None:
+        known = self.bindings.get(id(names))
+        if known is None:
+            known = self.bindings[id(names)] = (names, {})
+        known[1][name] = value
 
     def holds(self) -> bool:
         """Return whether a reader would find the same now."""
@@ -231,18 +232,15 @@ def _together(owns: Mapping[bytes, object]) -> str:
 
 
 def _flat(reach: list[Any]) -> Iterator[Any]:
-    seen: set[int] = set()
+    seen = {id(reach)}
     waiting = [reach]
     while waiting:
-        entries = waiting.pop()
-        if id(entries) in seen:
-            continue
-        seen.add(id(entries))
-        for entry in entries:
-            if type(entry) is list:
-                waiting.append(entry)
-            else:
+        for entry in waiting.pop():
+            if type(entry) is not list:
                 yield entry
+            elif id(entry) not in seen:
+                seen.add(id(entry))
+                waiting.append(entry)
 
 
 _snapshots: dict[tuple[int, frozenset[str]], _Snapshot] = {}

@@ -20,7 +20,7 @@ from blake3 import blake3
 from prefect_mlpipe.core.encoding.classes import annotations_of, owner_of_class
 from prefect_mlpipe.core.encoding.parts import alone
 from prefect_mlpipe.core.encoding.pieces import count, text
-from prefect_mlpipe.core.reading.bytecode import shape_of
+from prefect_mlpipe.core.reading.shapes import shape_of
 
 Parts = dict[str, dict[bytes, object]]  # label → digest of a part alone → the part
 
@@ -30,7 +30,7 @@ def with_what_shows(parts: Parts, asks: Collection[str], function: object) -> tu
 
     Args:
         parts: what a function reaches.
-        asks: what is asked of code: values of `bytecode.ASKS`.
+        asks: what is asked of code: values of `shapes.ASKS`.
         function: the function itself, which does not see its own name.
     """
     shared = _shared(parts)
