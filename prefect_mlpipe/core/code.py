@@ -28,7 +28,6 @@ from prefect_mlpipe.core.encoding.classes import class_values
 from prefect_mlpipe.core.encoding.encode import Encoder, defines
 from prefect_mlpipe.core.encoding.parts import (
     MISSING,
-    Asks,
     Attributes,
     Binding,
     Content,
@@ -41,11 +40,12 @@ from prefect_mlpipe.core.encoding.parts import (
 )
 from prefect_mlpipe.core.encoding.pieces import Undigestible, packed, text
 from prefect_mlpipe.core.environment import versions
-from prefect_mlpipe.core.reading.reach import attribute_values
+from prefect_mlpipe.core.reading import callables
+from prefect_mlpipe.core.reading.functions import attribute_values
 from prefect_mlpipe.core.reading.showing import with_what_shows
 
 _REMEMBERED: Final = 1024
-_REGISTERS: Final = (classes, objects)  # imported for the handlers that they register
+_REGISTERS: Final = (callables, classes, objects)  # imported for the handlers that they register
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +188,18 @@ class _Snapshot:
         distributions: set[str] = set()
         for entry in entries(reach):
             kind = type(entry)
-            if kind is str:
-                distributions.add(entry)
+            if kind is Binding:
+                self._bound(*entry)
+            elif kind is Attributes:
+                self.attributes[id(entry.holder)] = entry
             elif kind is Part:
                 parts.setdefault(entry.label, {})[entry.own] = entry.value
-            elif kind is Asks:
-                asks |= entry.kinds
+            elif kind is str:
+                distributions.add(entry)
+            elif kind is Content:
+                self.contents[id(entry.value)] = entry
             else:
-                self._watch(entry)
+                asks |= entry.kinds
         parts, shows = with_what_shows(parts, asks, function)
         self.code = Code(
             blake3(piece + shows).hexdigest(),
@@ -204,14 +208,11 @@ class _Snapshot:
             {label: tuple(owns.values()) for label, owns in sorted(parts.items())},
         )
 
-    def _watch(self, entry: Any) -> None:
-        if type(entry) is Binding:
-            _, values = self.bindings.setdefault(id(entry.names), (entry.names, {}))
-            values[entry.name] = entry.value
-        elif type(entry) is Content:
-            self.contents[id(entry.value)] = entry
-        else:
-            self.attributes[id(entry.holder)] = entry
+    def _bound(self, names: dict[str, Any], name: str, value: object) -> None:
+        known = self.bindings.get(id(names))
+        if known is None:
+            known = self.bindings[id(names)] = (names, {})
+        known[1][name] = value
 
     def holds(self) -> bool:
         """Return whether a reader would find the same now."""

@@ -1,7 +1,7 @@
 """The digest of a value: the same value gives the same digest in every process, on every machine.
 
 Knows nothing of stores, keys or steps. How each type is encoded is said in `core.encoding`; what
-functions and modules reach, in `core.reading.reach`.
+functions and modules reach, in `core.reading`.
 
 A value of one's own type counts by its class's code and by what `__reduce_ex__` gives. A type may
 say itself what counts by a method `__mlpipe_digest__(self)` that returns plain content.
@@ -19,9 +19,9 @@ from prefect_mlpipe.core.encoding import classes, objects
 from prefect_mlpipe.core.encoding.encode import Encoder
 from prefect_mlpipe.core.encoding.parts import Part, Parts, entries
 from prefect_mlpipe.core.encoding.pieces import Buffers, scalar
-from prefect_mlpipe.core.reading import reach
+from prefect_mlpipe.core.reading import callables
 
-_REGISTERS = (classes, objects, reach)  # imported for the handlers that they register
+_REGISTERS = (classes, objects, callables)  # imported for the handlers that they register
 
 __all__ = ["Buffers", "code_in", "digest", "digest_and_owners", "known_of", "owners"]
 

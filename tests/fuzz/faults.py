@@ -18,7 +18,7 @@ class Fault(NamedTuple):
 
     Attributes:
         name: what is broken.
-        where: module and function, `core.reading.reach:held_by`.
+        where: module and function, `core.reading.functions:held_by`.
         old, new: what stands there, and what is put in its place.
     """
 
@@ -55,63 +55,55 @@ def plant(name: str) -> None:
     function.__code__ = names[function.__name__].__code__
 
 
-_SHAPE = "core.reading.bytecode:_Reader.shape"
-_NAMES = "core.reading.bytecode:_Reader._names"
-_CONSTANT = "core.reading.bytecode:_Reader._constant"
-_SIGNATURE = "core.reading.bytecode:_Reader._signature"
-_HELD = "core.reading.reach:held_by"
-_FUNCTION = "core.reading.reach:_function_parts"
+_FIELDS = "core.reading.shapes:_Reader._fields"
+_NAMES = "core.reading.shapes:_names_and_chains"
+_CONSTANT = "core.reading.shapes:_Reader._constant"
+_SIGNATURE = "core.reading.shapes:_signature"
+_HELD = "core.reading.functions:held_by"
+_FUNCTION = "core.reading.functions:_function_parts"
 _OBJECT = "core.encoding.objects:object_parts"
 _HOLDS = "core.code:_Snapshot.holds"
 _MANIFEST = "engine.keying:Keyer.manifest"
 
 FAULTS: tuple[Fault, ...] = (
     # what a code object does
-    Fault("constants", _SHAPE, "names, constants)\n    digest", "names)\n    digest"),
+    Fault("constants", _FIELDS, "instructions, names, constants)", "instructions, names)"),
     Fault(
         "types of constants",
-        _SHAPE,
-        "names, constants)\n    digest",
-        "names, [*map(str, constants)])\n    digest",
+        _FIELDS,
+        "instructions, names, constants)",
+        "instructions, names, [*map(str, constants)])",
     ),
-    Fault(
-        "names",
-        _SHAPE,
-        "self._handlers())\n    fields = (self._signature(names), instructions, names,",
-        "self._handlers())\n    fields = (self._signature(names), instructions,",
-    ),
+    Fault("names", _FIELDS, "instructions, names, constants)", "instructions, constants)"),
     Fault(
         "names of attributes",
         _NAMES,
         "names.append(name)",
-        "names.append('' if operation in _ATTRIBUTE else name)",
+        "names.append('' if operation in ATTRIBUTE else name)",
     ),
-    Fault("operators", _SHAPE, "instructions = (operations, fixed,", "instructions = (operations,"),
+    Fault("operators", _FIELDS, "(operations, body.content(),", "(operations,"),
     Fault(
-        "instructions",
-        _SHAPE,
-        "instructions = (operations, fixed,",
-        "instructions = (len(operations), fixed,",
+        "instructions", _FIELDS, "(operations, body.content(),", "(len(operations), body.content(),"
     ),
-    Fault("jumps", _SHAPE, "tuple(self.targets)", "()"),
-    Fault("exception table", _SHAPE, "self._handlers())", "())"),
-    Fault("nested code", _CONSTANT, '["code", inner.digest]', '["code"]'),
+    Fault("jumps", _FIELDS, "body.targets", "()"),
+    Fault("exception table", _FIELDS, "body.handlers)", "())"),
+    Fault("nested code", _CONSTANT, "self.nested.append(fields)", "pass"),
     Fault(
         "globals of nested code",
         _CONSTANT,
-        "self.chains.update(dict.fromkeys(inner.chains))",
-        "pass",
+        "fields = self._fields(value)",
+        "known = {**self.chains}\n    fields = self._fields(value)\n    self.chains = known",
     ),
     Fault(
         "imports of nested code",
         _CONSTANT,
-        "self.imports.update(dict.fromkeys(inner.imports))",
-        "pass",
+        "fields = self._fields(value)",
+        "known = {**self.imports}\n    fields = self._fields(value)\n    self.imports = known",
     ),
-    Fault("arguments", _SIGNATURE, "counts, arguments, shown", "shown"),
+    Fault("arguments", _SIGNATURE, "counts, arguments)", ")"),
     Fault(
         "remembered by place",
-        "core.reading.bytecode:shape_of",
+        "core.reading.shapes:shape_of",
         "key = id(code)\n"
         "    known = _shapes.get(key)\n    if known is not None and known[0]() is code:",
         "key = hash((code.co_qualname, code.co_firstlineno))\n"
@@ -130,7 +122,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("imports in bodies", _FUNCTION, "for each in shape.imports", "for each in ()"),
     Fault(
         "members of imports",
-        "core.reading.reach:_imported",
+        "core.reading.globals:imported",
         "for chain in found.chains:",
         "for chain in ():",
     ),
@@ -149,28 +141,30 @@ FAULTS: tuple[Fault, ...] = (
         "names, shape.chains)",
         "names, shape.chains if encoder.code_depth < 3 else ())",
     ),
-    Fault("values of globals", "core.reading.reach:read_value", "return whole", 'return b"value"'),
+    Fault(
+        "values of globals", "core.reading.globals:_read_value", "return whole", 'return b"value"'
+    ),
     Fault(
         "modules held",
-        "core.reading.reach:_read_module",
+        "core.reading.globals:_read_module",
         "if not chain or",
         "if not chain:\n            return b'module'\n        if",
     ),
     Fault(
         "other modules",
-        "core.reading.reach:_read_module",
+        "core.reading.globals:_read_module",
         "return _read(encoder, vars(module), chain)",
         "return text(chain[0])",
     ),
     Fault(
         "registry of singledispatch",
-        "core.reading.reach:_singledispatch",
+        "core.reading.functions:_singledispatch",
         "for pair in registry.items()",
         "for pair in ()",
     ),
     Fault(
         "objects of methods",
-        "core.reading.reach:_method",
+        "core.reading.callables:_method",
         "own_and_whole(encoder, each.__self__)[1]",
         'b""',
     ),

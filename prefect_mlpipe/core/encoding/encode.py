@@ -44,6 +44,7 @@ from prefect_mlpipe.core.encoding.pieces import (
     unordered,
     way,
 )
+from prefect_mlpipe.core.environment import Owner
 
 __all__ = [
     "Branch",
@@ -83,6 +84,7 @@ class Encoder:
         open: the containers being encoded, outermost first.
         spaces: what stands for the names of each module.
         reads: what has been read of which module: the piece, and what it reached.
+        modules: names of each module whose functions were seen, and whose it is.
         grafts: what the user has added to libraries' classes, once somebody has asked.
     """
 
@@ -107,6 +109,7 @@ class Encoder:
         self.open: list[Node]
         self.spaces: dict[int, Any]
         self.reads: dict[int, dict[tuple[str, ...], tuple[Piece, list[Any]]]]
+        self.modules: dict[int, tuple[dict[str, Any], Owner]]
         self.grafts: dict[str, list[tuple[type, object]]] | None
         self._stack: list[Node]
         self._values: dict[int, Node | Closed]
@@ -153,7 +156,8 @@ class Encoder:
         """Forget everything; needed after an error, which leaves the way to it open."""
         self.reach, self.trail, self.code_depth = [], [], 0
         self.open, self._stack = [], []
-        self.spaces, self.reads, self._values, self._globals = {}, {}, {}, {}
+        self.spaces, self.reads, self.modules = {}, {}, {}
+        self._values, self._globals = {}, {}
         self.grafts = None
 
     def branch(self, value: object, encode: Branch) -> Piece:
@@ -224,6 +228,11 @@ class Encoder:
         self.trail.pop()
         self.code_depth -= 1
         return piece
+
+    def seen_in_code(self, value: object) -> Piece | None:
+        """Return what `in_code` has given for a value, `None` if it has not seen it yet."""
+        known = self._globals.get(id(value))
+        return None if known is None else self._again(known)
 
     def refuse(self, value: object, why: str) -> Undigestible:
         """Return the error for a value without content, with the way to it."""

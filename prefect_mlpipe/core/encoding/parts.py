@@ -58,7 +58,7 @@ class Content(NamedTuple):
 
 
 class Asks(NamedTuple):
-    """What code asks of other code beside what that does: values of `bytecode.ASKS`."""
+    """What code asks of other code beside what that does: values of `shapes.ASKS`."""
 
     kinds: frozenset[str]
 
@@ -117,11 +117,17 @@ def owner_of_function(function: types.FunctionType) -> Owner:
     """Return whose code a function is; what it is called, and what it wraps, does not matter."""
     names = function.__globals__
     name = names.get("__name__")
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is not None and vars(module) is names:
-        return owner_of(module.__name__)
+    if is_loaded(names):
+        return owner_of(str(name))
     file = names.get("__file__") or function.__code__.co_filename
     return owner_of(str(name), file) if os.path.isabs(file) else USER
+
+
+def is_loaded(names: dict[str, Any]) -> bool:
+    """Whether these are the names of a module that can be imported, not of a copy by value."""
+    name = names.get("__name__")
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    return module is not None and vars(module) is names
 
 
 def foreign(encoder: Encoder, owner: Owner, module: str, name: str) -> bytes:

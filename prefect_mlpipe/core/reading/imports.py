@@ -19,7 +19,7 @@ from prefect_mlpipe.core.encoding.encode import Encoder
 from prefect_mlpipe.core.encoding.parts import MISSING, Binding, foreign
 from prefect_mlpipe.core.encoding.pieces import packed, text
 from prefect_mlpipe.core.environment import Owner, owner_of
-from prefect_mlpipe.core.reading.bytecode import Import
+from prefect_mlpipe.core.reading.imports_in_bodies import Import
 
 
 def absolute_name(names: dict[str, Any], found: Import) -> str:

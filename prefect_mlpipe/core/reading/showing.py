@@ -21,7 +21,7 @@ from prefect_mlpipe.core.encoding.classes import owner_of_class
 from prefect_mlpipe.core.encoding.parts import Parts, alone
 from prefect_mlpipe.core.encoding.pieces import count, text
 from prefect_mlpipe.core.encoding.type_hints import annotations_of
-from prefect_mlpipe.core.reading.bytecode import shape_of
+from prefect_mlpipe.core.reading.shapes import shape_of
 
 
 def with_what_shows(parts: Parts, asks: Collection[str], function: object) -> tuple[Parts, bytes]:
@@ -29,7 +29,7 @@ def with_what_shows(parts: Parts, asks: Collection[str], function: object) -> tu
 
     Args:
         parts: what a function reaches.
-        asks: what is asked of code: values of `bytecode.ASKS`.
+        asks: what is asked of code: values of `shapes.ASKS`.
         function: the function itself, which does not see its own name.
     """
     shared = _shared(parts)

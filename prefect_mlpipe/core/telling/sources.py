@@ -20,8 +20,8 @@ from types import CodeType, FunctionType
 from typing import Any, Final, NamedTuple
 
 from prefect_mlpipe.core.code import Code
-from prefect_mlpipe.core.reading.bytecode import shape_of
-from prefect_mlpipe.core.reading.reach import held_by
+from prefect_mlpipe.core.reading.functions import held_by
+from prefect_mlpipe.core.reading.shapes import shape_of
 from prefect_mlpipe.core.telling.describing import Facts, describe, is_secret
 
 _LONGEST: Final = 40_000  # characters of one source

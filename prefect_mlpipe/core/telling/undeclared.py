@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from prefect_mlpipe.core.code import Code
 from prefect_mlpipe.core.encoding.parts import label_of_module, owner_of_function
 from prefect_mlpipe.core.environment import owner_of
-from prefect_mlpipe.core.reading.bytecode import shape_of
+from prefect_mlpipe.core.reading.shapes import shape_of
 from prefect_mlpipe.core.telling.telltales import (
     NOW_ONLY_WITH,
     PATH_WORDS,
