@@ -179,6 +179,14 @@ def oracle() -> str:
     return value
 
 
+def is_determined(project: Project) -> bool:
+    """Whether a project gives the same each time it is loaded; not if an address shows in it."""
+    alive = [load(project)]  # so that nothing gets an address of it
+    one = oracle()
+    alive.append(load(project))
+    return oracle() == one
+
+
 @pipeline
 def wired() -> Any:
     return sys.modules["main"].main()
