@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.fuzz import faults, running
 from tests.fuzz.campaign import Counts
-from tests.fuzz.spreading import campaign, each_in_a_process, in_blocks
+from tests.fuzz.spreading import Workers, campaign, in_blocks
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def _hunt(options: Any) -> int:
     names = [*faults.BY_NAME] if options.plant == "all" else options.plant.split(",")
     jobs = [lambda name=name: _with(name, options.seed, options.edits) for name in names]
     found: dict[str, Any] = {}
-    for name, counts in zip(names, each_in_a_process(jobs, options.processes), strict=True):
+    for name, counts in zip(names, Workers(options.processes).each(jobs), strict=True):
         hit = counts.wrong[0].partition(":")[0] if counts.wrong else None
         found[name] = {"found": bool(hit), "edits": counts.edits, "by": hit}
         if not options.json:
