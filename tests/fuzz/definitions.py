@@ -125,11 +125,20 @@ def branch_removed(place: Place, node: Any) -> bool:
 
 def end_of_block(place: Place) -> bool:
     """Let a block end one statement earlier, or later: the same instructions, other jumps."""
+    return _end_moved(place, ast.If, ast.For, ast.While, ast.With)
+
+
+def end_of_try(place: Place) -> bool:
+    """The same of what is tried: the same instructions, other ranges of the exception table."""
+    return _end_moved(place, ast.Try)
+
+
+def _end_moved(place: Place, *kinds: type[Any]) -> bool:
     blocks = [
         (holder.body, at)
         for holder in place.nodes(*_BODIES)
         for at, each in enumerate(holder.body)
-        if isinstance(each, _BLOCKS)
+        if isinstance(each, kinds)
     ]
     if not blocks:
         return False
@@ -281,6 +290,8 @@ CHANGES: tuple[Change, ...] = (
     branch_removed,
     end_of_block,
     end_of_block,
+    end_of_try,
+    end_of_try,
     decorator,
     decorator_added,
     bases,

@@ -499,6 +499,7 @@ SHAPES = (
     branches,
     caught_further_out,
     caught_further_out,
+    caught_further_out,
     imported_beneath,
     imported_beneath,
     comprehensions,
