@@ -18,11 +18,11 @@ from tests.fuzz import edits, mutations, neutral, running
 from tests.fuzz.edits import Edit
 from tests.fuzz.making import make
 from tests.fuzz.projects import Project
-from tests.fuzz.running import FreshProcesses, Ran, Refused, TooLong
+from tests.fuzz.running import FreshProcesses, NoContent, Ran, Refused, TooLong
 from tests.fuzz.shrinking import shown, shrunk
 
 EDITS_OF_A_PROJECT = 40
-_NEUTRAL, _FRESH, _IN_PLACE, _RAISING = 0.11, 0.14, 0.08, 0.1
+_NEUTRAL, _FRESH, _IN_PLACE, _RAISING = 0.11, 0.14, 0.08, 0.2
 
 _MAY_BREAK = ("function moved", "imports swapped")  # where a module's body uses it above
 _SHOWN = 5  # wrong reuses that are made small, which takes seconds
@@ -194,7 +194,7 @@ class _Chain:
         self.counts.broken += 1
         if edit.neutral is not False and edit.kind not in _MAY_BREAK and not self.campaign.hunting:
             self.counts.failures.append(f"{edit.kind} breaks a project: {error!r}\n{self._text()}")
-        if isinstance(error, TooLong) or self.random.random() > _RAISING:
+        if isinstance(error, TooLong | NoContent) or self.random.random() > _RAISING:
             return
         try:
             running.load(self.project)

@@ -43,6 +43,10 @@ class TooLong(BaseException):
     """A project does not come to an end."""
 
 
+class NoContent(Exception):
+    """A project returns something that has no content to compare: an address shows in it."""
+
+
 class Refused(Exception):
     """The product refuses the project, as it says it does: an output is used as a value."""
 
@@ -175,7 +179,7 @@ def oracle() -> str:
     with in_time():
         value = show(sys.modules["main"].main())
     if " at 0x" in value:
-        raise TypeError(f"it returns something without content: {value}")
+        raise NoContent(value)
     return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.reuse.values import other, same, each_case_of
+from tests.reuse.values import each_case_of, other, same
 
 ARRAYS_SETUP = """
 import numpy as np

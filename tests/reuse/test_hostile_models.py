@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from tests.reuse.values import other, same, each_case_of
+from tests.reuse.values import each_case_of, other, same
 
 SKLEARN_SETUP = """
 import numpy as np

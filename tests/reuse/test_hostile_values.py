@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.reuse.values import other, same, each_case_of
+from tests.reuse.values import each_case_of, other, same
 
 SCALARS_SETUP = """
 import array, collections, datetime, decimal, enum, fractions, math, re, struct, types, uuid
