@@ -201,13 +201,13 @@ def imports_swapped(random: Random, project: Project, module: str) -> list[str] 
     if len(heads) < 2:
         return None
     one, other = sorted(random.sample(heads, 2))
-    if not _commute(statements[one], statements[other], statements[one + 1 : other]):
+    if not commute(statements[one], statements[other], statements[one + 1 : other]):
         return None
     statements[one], statements[other] = statements[other], statements[one]
     return statements
 
 
-def _commute(one: str, other: str, between: list[str]) -> bool:
+def commute(one: str, other: str, between: list[str]) -> bool:
     """Whether two imports may change places: nobody sees a name of theirs while it differs."""
     if any("*" in each for each in between):  # it may bring the same names
         return False
