@@ -155,7 +155,7 @@ def _filled(place: str, count: int) -> Store:
     store = Store(place, cache_folder=f"{place}-cache")
     value = StoredValue("d" * 64, "c" * 64, 1, "int", "json", (), b"1")
     for number in range(count):
-        store.write_record(Record(_key(number), {}, "d" * 64, {"": value}, 1.0, 0.1, {}, {}))
+        store.records.write(Record(_key(number), {}, "d" * 64, {"": value}, 1.0, 0.1, {}, {}))
     run_chain(100, place)
     return store
 
@@ -164,4 +164,4 @@ def _look(store: Store, count: int) -> None:
     """Read a hundred records from everywhere in the store."""
     step = max(1, count // 100)
     for number in range(0, 100 * step, step):
-        store.read_record(_key(number))
+        store.records.read(_key(number))

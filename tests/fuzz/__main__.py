@@ -10,16 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
-import signal
 import sys
 import tempfile
 import time
 from typing import Any
 
 from tests.fuzz import faults, running
-from tests.fuzz.campaign import Campaign, Counts
-from tests.fuzz.running import FreshProcesses
+from tests.fuzz.campaign import Counts
+from tests.fuzz.spreading import Workers, campaign, in_blocks
 
 
 def main() -> int:
@@ -29,36 +27,27 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plant", default="", help="names of faults with commas, or 'all'")
     parser.add_argument("--json", action="store_true", help="print what was counted as JSON")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time")
     options = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+    if os.environ.get("PYTHONHASHSEED") != str(options.seed):  # the order of sets is chance, too
+        os.environ["PYTHONHASHSEED"] = str(options.seed)
+        os.execv(sys.executable, [sys.executable, "-m", "tests.fuzz", *sys.argv[1:]])
     os.environ["PREFECT_MLPIPE_CACHE"] = tempfile.mkdtemp(prefix="mlpipe-fuzz-cache-")
     os.chdir(tempfile.gettempdir())  # no settings of the project that this is part of
     running.prepare()
     if options.plant:
         return _hunt(options)
     started = time.monotonic()
-    counts = _campaign(options.seed, options.edits)
+    counts = in_blocks(options.seed, options.edits, options.processes)
     _print(counts, time.monotonic() - started, options.json)
     return bool(counts.wrong or counts.needless or counts.failures)
 
 
-def _campaign(seed: int, edits: int, hunting: bool = False) -> Counts:
-    fresh = FreshProcesses()
-    campaign = Campaign(seed, fresh, hunting=hunting)
-    try:
-        campaign.run(edits)
-    except KeyboardInterrupt:
-        print("interrupted: these are the counts so far", file=sys.stderr)
-    finally:
-        fresh.close()
-    return campaign.counts
-
-
 def _hunt(options: Any) -> int:
     names = [*faults.BY_NAME] if options.plant == "all" else options.plant.split(",")
+    jobs = [lambda name=name: _with(name, options.seed, options.edits) for name in names]
     found: dict[str, Any] = {}
-    for name in names:
-        counts = _in_a_process_of_its_own(name, options)
+    for name, counts in zip(names, Workers(options.processes).each(jobs), strict=True):
         hit = counts.wrong[0].partition(":")[0] if counts.wrong else None
         found[name] = {"found": bool(hit), "edits": counts.edits, "by": hit}
         if not options.json:
@@ -69,27 +58,9 @@ def _hunt(options: Any) -> int:
     return int(hits < len(found))
 
 
-def _in_a_process_of_its_own(name: str, options: Any) -> Counts:
-    out, into = os.pipe()
-    process = os.fork()
-    if process == 0:
-        status = 1
-        try:
-            faults.plant(name)
-            with os.fdopen(into, "wb") as stream:
-                pickle.dump(_campaign(options.seed, options.edits, hunting=True), stream)
-            status = 0
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    os.close(into)
-    with os.fdopen(out, "rb") as stream:
-        data = stream.read()
-    os.waitpid(process, 0)
-    if not data:
-        raise RuntimeError(f"the process with the fault {name!r} died")
-    counts: Counts = pickle.loads(data)
-    return counts
+def _with(fault: str, seed: int, edits: int) -> Counts:
+    faults.plant(fault)
+    return campaign(f"{seed}:{fault}", edits, hunting=True)
 
 
 def _print(counts: Counts, seconds: float, as_json: bool) -> None:
@@ -112,8 +83,9 @@ def _print(counts: Counts, seconds: float, as_json: bool) -> None:
         f"the value; {counts.fresh} in fresh processes, {counts.in_place} in place, "
         f"{counts.neutral} of spelling alone; {counts.broken} more broke the project, "
         f"{counts.raising} of which ran, {sum(counts.refused.values())} were refused\n"
-        f"{len(counts.wrong)} wrong reuses, {len(counts.needless)} needless reruns, "
-        f"{len(counts.failures)} failures"
+        f"{counts.undetermined} projects give another value each time\n"
+        f"{len(counts.wrong)} wrong reuses, {len(counts.failures)} failures; "
+        f"needless: {len(counts.needless)}, whole module taken: {counts.whole}"
     )
 
 

@@ -18,11 +18,11 @@ from tests.fuzz import edits, mutations, neutral, running
 from tests.fuzz.edits import Edit
 from tests.fuzz.making import make
 from tests.fuzz.projects import Project
-from tests.fuzz.running import FreshProcesses, Ran, Refused, TooLong
+from tests.fuzz.running import FreshProcesses, NoContent, Ran, Refused, TooLong
 from tests.fuzz.shrinking import shown, shrunk
 
 EDITS_OF_A_PROJECT = 40
-_NEUTRAL, _FRESH, _IN_PLACE, _RAISING = 0.11, 0.14, 0.08, 0.1
+_NEUTRAL, _FRESH, _IN_PLACE, _RAISING = 0.11, 0.14, 0.08, 0.2
 
 _MAY_BREAK = ("function moved", "imports swapped")  # where a module's body uses it above
 _SHOWN = 5  # wrong reuses that are made small, which takes seconds
@@ -48,6 +48,9 @@ class Counts:
         reran: kind of edit that leaves it open whether steps run again → how often they did.
         wrong: wrong reuses, as text.
         needless: needless reruns, as text.
+        whole: reruns after an edit of something unrelated in a module that is taken whole.
+        undetermined: projects that give another value each time they are loaded, as by the hash of
+            a class: they are given up.
         failures: errors of the product, as text.
     """
 
@@ -64,10 +67,22 @@ class Counts:
     wrong: list[str] = field(default_factory=list)
     needless: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    whole: int = 0
+    undetermined: int = 0
 
     @property
     def share(self) -> float:
         return self.changed / max(1, self.edits)
+
+    def add(self, more: Counts) -> None:
+        """Add what another campaign saw."""
+        for name, value in vars(more).items():
+            if name == "kinds":
+                for kind, (edits, changed) in value.items():
+                    numbers = self.kinds.setdefault(kind, [0, 0])
+                    numbers[:] = numbers[0] + edits, numbers[1] + changed
+            else:
+                setattr(self, name, getattr(self, name) + value)
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "share": round(self.share, 4)}
@@ -76,7 +91,7 @@ class Counts:
 class Campaign:
     """Edits projects until there are enough edits, or the first wrong reuse if that is asked."""
 
-    def __init__(self, seed: int, fresh: FreshProcesses, *, hunting: bool = False) -> None:
+    def __init__(self, seed: str, fresh: FreshProcesses, *, hunting: bool = False) -> None:
         self.random = Random(seed)
         self.fresh = fresh
         self.hunting = hunting  # for a fault that was planted: only whether it is found
@@ -100,12 +115,17 @@ class _Chain:
         self.project = make(self.random)
         self.history: list[Project] = []
         self.value = ""
+        self.undetermined = False
 
     def run(self, count: int) -> None:
         if not self._begin():
             return
         end, wrong = self.counts.edits + count, len(self.counts.wrong)
-        while self.counts.edits < end and len(self.counts.wrong) == wrong:  # one spoils the store
+        while (
+            self.counts.edits < end
+            and len(self.counts.wrong) == wrong  # one spoils the store
+            and not self.undetermined
+        ):
             if self.random.random() < _IN_PLACE and not self._remembers():
                 self._change_in_place()
             else:
@@ -160,6 +180,8 @@ class _Chain:
             self.counts.failures.append(f"{edit.kind}: {ran.value}\n{self._text()}")
         elif ran.value != value:
             self._wrong(edit.kind, edit.where, ran, value)
+        elif ran.executed and edit.whole:
+            self.counts.whole += 1
         elif ran.executed and edit.neutral:
             self._needless(edit, ran)
         elif ran.executed and edit.neutral is None:
@@ -172,7 +194,7 @@ class _Chain:
         self.counts.broken += 1
         if edit.neutral is not False and edit.kind not in _MAY_BREAK and not self.campaign.hunting:
             self.counts.failures.append(f"{edit.kind} breaks a project: {error!r}\n{self._text()}")
-        if isinstance(error, TooLong) or self.random.random() > _RAISING:
+        if isinstance(error, TooLong | NoContent) or self.random.random() > _RAISING:
             return
         try:
             running.load(self.project)
@@ -203,6 +225,7 @@ class _Chain:
             self._count(f"in place: {mutation.kind}", value)
             if ran.value != value:
                 self._wrong(f"in place: {mutation.kind}", mutation.where, ran, value)
+                return
             self.value = value
         running.load(self.project)
         self.value = running.oracle()
@@ -230,12 +253,22 @@ class _Chain:
         return "" if self.campaign.hunting else self.project.text()
 
     def _wrong(self, kind: str, where: str, ran: Ran, value: str = "") -> None:
+        if not value.startswith("raises ") and self._gives_up():
+            return
         said = f"{kind} at {where}: {ran.value} instead of {value or self.value}; {ran.steps}"
         if not self.campaign.hunting and len(self.counts.wrong) < _SHOWN:
             said += f"\n{shrunk(self.history, self.project) or self.project.text()}"
         self.counts.wrong.append(said)
 
+    def _gives_up(self) -> bool:
+        """Give the project up if it is none to be compared, since its value is not determined."""
+        self.undetermined = not running.is_determined(self.project)
+        self.counts.undetermined += self.undetermined
+        return self.undetermined
+
     def _needless(self, edit: Edit, ran: Ran) -> None:
+        if self._gives_up():
+            return
         said = f"{edit.kind} at {edit.where}: {ran.steps}"
         if not self.campaign.hunting and self.history:
             said += f"\n{shown(self.history[-1], self.project)}"

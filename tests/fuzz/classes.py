@@ -257,9 +257,40 @@ def named_tuple(m: Maker) -> str:
         "    def work(self):\n"
         f"        return mix(self.second, {m.const()}, *self)"
     )
-    held = m.fresh("ROW")
+    return m.function(f"return {name}(x).work()")
+
+
+def held_row(m: Maker) -> str:
+    m.require("import collections")
+    name, held = m.fresh("N"), m.fresh("ROW")
+    m.add(f'{name} = collections.namedtuple("{name}", "first second", defaults=[{m.const()}])')
     m.add(f"{held} = {name}({m.const()})")
-    return m.function(f"return mix({name}(x).work(), {held}, {held}.first)")
+    return m.function(f"return mix({held}, {held}.first, {name}(x))")
+
+
+def fields_read(m: Maker) -> str:
+    """Defaults that stand nowhere but in what `dataclasses` keeps of the fields."""
+    m.require("import dataclasses")
+    name = m.fresh("D")
+    m.add(
+        "@dataclasses.dataclass(init=False, slots=True)\n"
+        f"class {name}:\n"
+        f"    a: object = {m.const()}\n"
+        f"    b: object = dataclasses.field(default={m.const()})"
+    )
+    return m.function(f"return mix([each.default for each in dataclasses.fields({name})], x)")
+
+
+def grown(m: Maker) -> str:
+    """A list or a table of a class of its own, in a global."""
+    text, base = m.random.choice(
+        ((f"[{m.const()}, {m.const()}]", "list"), (f'{{"a": {m.const()}, 2: {m.const()}}}', "dict"))
+    )
+    name = _class(
+        m, f"({base})", "def work(self, x):", f"    return mix(x, list(self), {m.const()})"
+    )
+    held = m.hold("GROWN", f"{name}({text})")
+    return m.function(f"return mix({held}.work(x), {held})")
 
 
 def cached(m: Maker) -> str:
@@ -392,6 +423,7 @@ SHAPES = (
     inheritance,
     inheritance,
     metaclass,
+    metaclass,
     init_subclass,
     descriptor,
     properties,
@@ -402,6 +434,12 @@ SHAPES = (
     post_init,
     enumeration,
     named_tuple,
+    named_tuple,
+    held_row,
+    fields_read,
+    fields_read,
+    grown,
+    grown,
     cached,
     attribute_hooks,
     abstract,

@@ -8,24 +8,19 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from tests.fuzz.places import Change, Place, defined
+from tests.fuzz.places import Change, Place, defined, of_a
 
 
-def default(place: Place) -> bool:
-    nodes = [each for each in place.nodes(ast.arguments) if each.defaults or each.kw_defaults]
-    node = place.one(nodes)
-    if node is None:
-        return False
+@of_a(ast.arguments, that=lambda node: node.defaults or node.kw_defaults)
+def default(place: Place, node: Any) -> None:
     defaults = node.defaults or node.kw_defaults
     defaults[place.random.randrange(len(defaults))] = ast.Constant(place.random.randint(2, 99))
-    return True
 
 
-def new_argument(place: Place) -> bool:
+@of_a(ast.FunctionDef, that=lambda node: node.args.args and not node.name.startswith("__"))
+def new_argument(place: Place, node: Any) -> bool:
     """Add an argument with a default, and return it too."""
-    functions = [each for each in place.nodes(ast.FunctionDef) if each.args.args]
-    node = place.one([each for each in functions if not each.name.startswith("__")])
-    last = node.body[-1] if node is not None else None
+    last = node.body[-1]
     if not isinstance(last, ast.Return) or last.value is None or node.args.vararg:
         return False
     fresh = f"n{place.random.randint(0, 999)}"
@@ -36,96 +31,114 @@ def new_argument(place: Place) -> bool:
     else:
         node.args.kwonlyargs.append(ast.arg(fresh))
         node.args.kw_defaults.append(default)
-    more = ast.Name(fresh, ast.Load())
-    last.value = ast.Call(ast.Name("mix", ast.Load()), [last.value, more], [])
+    last.value = _mixed(last.value, ast.Name(fresh, ast.Load()))
     return True
 
 
-def order_of_parameters(place: Place) -> bool:
-    node = place.one([each for each in place.nodes(ast.arguments) if len(each.args) > 1])
-    if node is None:
-        return False
+def _mixed(*values: ast.expr) -> ast.expr:
+    return ast.Call(ast.Name("mix", ast.Load()), [*values], [])
+
+
+@of_a(ast.arguments, that=lambda node: len(node.args) > 1)
+def order_of_parameters(place: Place, node: Any) -> None:
     place.random.shuffle(node.args)
-    return True
 
 
-def _bodies(place: Place) -> list[list[Any]]:
-    holders = place.nodes(
-        ast.FunctionDef,
-        ast.AsyncFunctionDef,
-        ast.ClassDef,
-        ast.If,
-        ast.For,
-        ast.Try,
-        ast.With,
-        ast.While,
-    )
-    return [each.body for each in holders]
+def _parameters(function: Any) -> list[ast.arg]:
+    arguments = function.args
+    return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
 
 
-def statement_removed(place: Place) -> bool:
-    body = place.one([each for each in _bodies(place) if len(each) > 1])
-    if body is None:
-        return False
-    del body[place.random.randrange(len(body))]
-    return True
+# Of functions that take any names: where others are called by name, most of these are errors.
+@of_a(ast.FunctionDef, that=lambda node: node.args.kwarg and len(_parameters(node)) > 2)
+def parameters_exchanged(place: Place, node: Any) -> None:
+    """Let two parameters exchange their names, and all that reads them: callers by name notice."""
+    one, other = place.random.sample(_parameters(node)[1:], 2)
+    names = {one.arg: other.arg, other.arg: one.arg}
+    for each in ast.walk(node):
+        if isinstance(each, ast.Name):
+            each.id = names.get(each.id, each.id)
+    one.arg, other.arg = other.arg, one.arg
 
 
-def statements_swapped(place: Place) -> bool:
-    body = place.one([each for each in _bodies(place) if len(each) > 1])
-    if body is None:
-        return False
-    at = place.random.randrange(len(body) - 1)
-    body[at], body[at + 1] = body[at + 1], body[at]
-    return True
+@of_a(ast.arguments, that=lambda node: node.kwarg and len(node.posonlyargs + node.args) > 1)
+def kind_of_parameters(place: Place, node: Any) -> None:
+    """Have more parameters, or fewer, be given by position alone."""
+    every = [*node.posonlyargs, *node.args]
+    at = place.random.randint(0, len(every))
+    node.posonlyargs, node.args = every[:at], every[at:]
 
 
-def statement_added(place: Place) -> bool:
-    function = place.one([each for each in place.nodes(ast.FunctionDef) if each.args.args])
-    if function is None:
-        return False
-    name = function.args.args[-1].arg
-    text = f"{name} = mix({name}, {place.random.randint(2, 99)})"
-    function.body.insert(0, ast.parse(text).body[0])
-    return True
+_BLOCKS = (ast.If, ast.For, ast.Try, ast.With, ast.While)
+_BODIES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, *_BLOCKS)
 
 
-def returned(place: Place) -> bool:
-    node = place.one([each for each in place.nodes(ast.Return, ast.Yield) if each.value])
-    if node is None:
-        return False
-    more = ast.Constant(place.random.randint(2, 99))
-    node.value = ast.Call(ast.Name("mix", ast.Load()), [node.value, more], [])
-    return True
+def _is_long(node: Any) -> bool:
+    return len(node.body) > 1
 
 
-def branch_added(place: Place) -> bool:
-    function = place.one([each for each in place.nodes(ast.FunctionDef) if each.args.args])
-    if function is None:
-        return False
-    name, random = function.args.args[-1].arg, place.random
+def _takes_arguments(node: Any) -> bool:
+    return bool(node.args.args)
+
+
+@of_a(*_BODIES, that=_is_long)
+def statement_removed(place: Place, node: Any) -> None:
+    del node.body[place.random.randrange(len(node.body))]
+
+
+@of_a(*_BODIES, that=_is_long)
+def statements_swapped(place: Place, node: Any) -> None:
+    at = place.random.randrange(len(node.body) - 1)
+    node.body[at], node.body[at + 1] = node.body[at + 1], node.body[at]
+
+
+@of_a(ast.FunctionDef, that=_takes_arguments)
+def statement_added(place: Place, node: Any) -> None:
+    name = node.args.args[-1].arg
+    node.body.insert(0, _statement(f"{name} = mix({name}, {place.random.randint(2, 99)})"))
+
+
+def _statement(text: str) -> ast.stmt:
+    return ast.parse(text).body[0]
+
+
+@of_a(ast.Return, ast.Yield, that=lambda node: node.value)
+def returned(place: Place, node: Any) -> None:
+    node.value = _mixed(node.value, ast.Constant(place.random.randint(2, 99)))
+
+
+@of_a(ast.FunctionDef, that=_takes_arguments)
+def branch_added(place: Place, node: Any) -> None:
+    name, random = node.args.args[-1].arg, place.random
     test = f"len(repr({name})) % 2 == {random.randint(0, 1)}"
     text = f"if {test}:\n    return mix({name}, {random.randint(2, 99)})"
-    function.body.insert(0, ast.parse(text).body[0])
-    return True
+    node.body.insert(0, _statement(text))
 
 
-def branch_removed(place: Place) -> bool:
-    for body in _bodies(place):
-        for at, each in enumerate(body):
-            if isinstance(each, ast.If):
-                body[at : at + 1] = each.body if place.random.random() < 0.5 else each.orelse
-                return bool(body)
-    return False
+@of_a(*_BODIES, that=lambda node: any(isinstance(each, ast.If) for each in node.body))
+def branch_removed(place: Place, node: Any) -> bool:
+    at = next(at for at, each in enumerate(node.body) if isinstance(each, ast.If))
+    branch = node.body[at]
+    node.body[at : at + 1] = branch.body if place.random.random() < 0.5 else branch.orelse
+    return bool(node.body)
 
 
 def end_of_block(place: Place) -> bool:
     """Let a block end one statement earlier, or later: the same instructions, other jumps."""
+    return _end_moved(place, ast.If, ast.For, ast.While, ast.With)
+
+
+def end_of_try(place: Place) -> bool:
+    """The same of what is tried: the same instructions, other ranges of the exception table."""
+    return _end_moved(place, ast.Try)
+
+
+def _end_moved(place: Place, *kinds: type[Any]) -> bool:
     blocks = [
-        (body, at)
-        for body in _bodies(place)
-        for at, each in enumerate(body)
-        if isinstance(each, ast.If | ast.For | ast.While | ast.With | ast.Try)
+        (holder.body, at)
+        for holder in place.nodes(*_BODIES)
+        for at, each in enumerate(holder.body)
+        if isinstance(each, kinds)
     ]
     if not blocks:
         return False
@@ -144,12 +157,9 @@ def end_of_block(place: Place) -> bool:
     return True
 
 
-def decorator(place: Place) -> bool:
+@of_a(ast.FunctionDef, ast.ClassDef, that=lambda node: node.decorator_list)
+def decorator(place: Place, node: Any) -> bool:
     """Leave a decorator out, change their order, or add one; a step stays a step."""
-    nodes = [each for each in place.nodes(ast.FunctionDef, ast.ClassDef) if each.decorator_list]
-    node = place.one(nodes)
-    if node is None:
-        return False
     steps = [each for each in node.decorator_list if ast.unparse(each).startswith("step")]
     decorators = [each for each in node.decorator_list if each not in steps]
     known = [each for each in place.names() if each.startswith("deco")]
@@ -166,19 +176,17 @@ def decorator(place: Place) -> bool:
     return True
 
 
-def decorator_added(place: Place) -> bool:
-    node = place.one(place.nodes(ast.FunctionDef))
+@of_a(ast.FunctionDef)
+def decorator_added(place: Place, node: Any) -> bool:
     known = [each for each in place.names() if each.startswith("deco")]
-    if node is None or not known:
+    if not known:
         return False
     node.decorator_list.append(ast.Name(place.random.choice(known), ast.Load()))
     return True
 
 
-def bases(place: Place) -> bool:
-    node = place.one([each for each in place.nodes(ast.ClassDef) if each.bases])
-    if node is None:
-        return False
+@of_a(ast.ClassDef, that=lambda node: node.bases)
+def bases(place: Place, node: Any) -> bool:
     if place.random.random() < 0.5 and len(node.bases) > 1:
         node.bases.reverse()
     elif place.random.random() < 0.5:
@@ -191,19 +199,14 @@ def bases(place: Place) -> bool:
     return True
 
 
-def metaclass(place: Place) -> bool:
-    node = place.one([each for each in place.nodes(ast.ClassDef) if each.keywords])
-    if node is None:
-        return False
+@of_a(ast.ClassDef, that=lambda node: node.keywords)
+def metaclass(place: Place, node: Any) -> None:
     del node.keywords[place.random.randrange(len(node.keywords))]
-    return True
 
 
-def class_attribute(place: Place) -> bool:
+@of_a(ast.ClassDef)
+def class_attribute(place: Place, node: Any) -> None:
     """Add an attribute, which may hide one of a base, or a method that Python looks for."""
-    node = place.one(place.nodes(ast.ClassDef))
-    if node is None:
-        return False
     random = place.random
     text = random.choice(
         (
@@ -216,8 +219,7 @@ def class_attribute(place: Place) -> bool:
             "def __getattribute__(self, name): return object.__getattribute__(self, name)",
         )
     )
-    node.body.append(ast.parse(text).body[0])
-    return True
+    node.body.append(_statement(text))
 
 
 def methods_swapped(place: Place) -> bool:
@@ -230,11 +232,9 @@ def methods_swapped(place: Place) -> bool:
     return True
 
 
-def handler(place: Place) -> bool:
+@of_a(ast.Try)
+def handler(place: Place, node: Any) -> bool:
     """Catch another exception, or let the `else` and `finally` of a `try` go."""
-    node = place.one(place.nodes(ast.Try))
-    if node is None:
-        return False
     match place.random.randrange(4):
         case 0:
             node.finalbody = []
@@ -278,6 +278,8 @@ CHANGES: tuple[Change, ...] = (
     default,
     new_argument,
     order_of_parameters,
+    parameters_exchanged,
+    kind_of_parameters,
     statement_removed,
     statements_swapped,
     statement_added,
@@ -288,6 +290,8 @@ CHANGES: tuple[Change, ...] = (
     branch_removed,
     end_of_block,
     end_of_block,
+    end_of_try,
+    end_of_try,
     decorator,
     decorator_added,
     bases,

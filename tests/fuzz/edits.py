@@ -8,7 +8,6 @@ project. Who runs them finds that out. Edits of one statement are in `tests.fuzz
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from tests.fuzz.projects import Project
 
 _CHANGES = (*expressions.CHANGES, *definitions.CHANGES)
 _REACHED = 0.9  # share of edits of what the pipeline reaches
+_WIRES = 0.06  # share of edits of what steps are given
 
 
 class Edit(NamedTuple):
@@ -28,32 +28,30 @@ class Edit(NamedTuple):
         where: module and line of what was edited.
         project: as it is afterwards.
         neutral: whether nothing may run again: `True`, `False`, or `None` where it is left open.
+        whole: whether a module that was edited is taken whole, so that everything in it counts.
     """
 
     kind: str
     where: str
     project: Project
     neutral: bool | None = False
+    whole: bool = False
 
 
-def functions_swapped(random: Random, project: Project) -> Edit | None:
+def functions_swapped(random: Random, statements: list[str]) -> bool:
     """Two functions of a module exchange their names."""
-    module = random.choice([*project.modules][1:])
-    statements = list(project.modules[module])
     plain = [at for at, each in enumerate(statements) if each.startswith("def f")]
     if len(plain) < 2:
-        return None
+        return False
     one, other = random.sample(plain, 2)
     names = [statements[at][4:].partition("(")[0] for at in (one, other)]
     for at, new in ((one, names[1]), (other, names[0])):
         statements[at] = f"def {new}({statements[at].partition('(')[2]}"
-    return _edit("functions swapped", project, module, statements)
+    return True
 
 
-def defined_again(random: Random, project: Project) -> Edit | None:
+def defined_again(random: Random, statements: list[str]) -> bool:
     """Define a name of a module once more, below: the last one counts."""
-    module = random.choice([*project.modules][1:])
-    statements = list(project.modules[module])
     at = random.randrange(len(statements))
     words = statements[at].replace("(", " ").split()
     if words[0] == "def" and words[1][0] in "fdkpq":
@@ -61,33 +59,37 @@ def defined_again(random: Random, project: Project) -> Edit | None:
     elif len(words) > 1 and words[1] == "=":
         text = f"{words[0]} = {random.randint(2, 99)}"
     else:
-        return None
+        return False
     statements.insert(random.randint(at + 1, len(statements)), text)
-    return _edit("defined again", project, module, statements)
+    return True
 
 
-def order_of_statements(random: Random, project: Project) -> Edit | None:
-    module = random.choice([*project.modules][1:])
-    statements = list(project.modules[module])
-    if len(statements) < 2:
-        return None
+def order_of_statements(random: Random, statements: list[str]) -> bool:
     at = random.randrange(len(statements) - 1)
     statements[at], statements[at + 1] = statements[at + 1], statements[at]
-    return _edit("order of statements", project, module, statements)
+    return True
 
 
-def removed(random: Random, project: Project) -> Edit | None:
-    module = random.choice([*project.modules][1:])
-    statements = list(project.modules[module])
-    if len(statements) < 2:
-        return None
+def removed(random: Random, statements: list[str]) -> bool:
     del statements[random.randrange(len(statements))]
-    return _edit("removed", project, module, statements)
+    return True
 
 
-def monkeypatched(random: Random, project: Project) -> Edit | None:
-    """Let the main module put a function of its own into another module."""
+WHOLES = (functions_swapped, defined_again, order_of_statements, removed)
+
+
+def _of_module(random: Random, project: Project) -> Edit | None:
     module = random.choice([*project.modules][1:])
+    one = random.choice((*WHOLES, None))
+    if one is None:
+        return monkeypatched(random, project, module)
+    statements = list(project.modules[module])
+    done = len(statements) > 1 and one(random, statements)
+    return _edit(one.__name__, project, module, statements) if done else None
+
+
+def monkeypatched(random: Random, project: Project, module: str) -> Edit | None:
+    """Let the main module put a function of its own into another module."""
     known = [each for each in defined(project, module) if each[0] == "f"]
     if module == "main" or not known:
         return None
@@ -100,39 +102,46 @@ def monkeypatched(random: Random, project: Project) -> Edit | None:
     return _edit("monkeypatched", project, "main", statements)
 
 
-WHOLES = (functions_swapped, defined_again, order_of_statements, removed, monkeypatched)
-
-
-def _edit(kind: str, project: Project, module: str, statements: list[str]) -> Edit:
-    return Edit(kind, module, project.with_module(module, tuple(statements)))
+def _edit(name: str, project: Project, module: str, statements: list[str]) -> Edit:
+    edited = project.with_module(module, tuple(statements))
+    return Edit(name.replace("_", " "), module, edited)
 
 
 def change(random: Random, project: Project) -> Edit | None:
     """Change one statement, or a module as a whole; `None` if that came to nothing."""
     if random.random() < 0.1:
-        return random.choice(WHOLES)(random, project)
-    one = random.choice(_CHANGES)
-    module = random.choice([*project.modules][1:])
-    statements = project.modules[module]
+        return _of_module(random, project)
+    wires = random.random() < _WIRES
+    one = random.choice(expressions.WIRING if wires else _CHANGES)
     words = project.reached() if random.random() < _REACHED else None
-    for at in _shuffled(random, len(statements)):
-        if words is not None and not project.is_reached(statements[at], words):
+    for module, at in _places(random, project, wires):
+        statement = project.modules[module][at]
+        if words is not None and not project.is_reached(statement, words):
             continue
-        tree = ast.parse(statements[at])
-        fits = one in expressions.WIRING or not statements[at].startswith("def main(")
-        if fits and one(Place(random, project, module, at, tree)):
-            break
-    else:
-        return None
+        place = Place(random, project, module, at, ast.parse(statement))
+        if one(place):
+            return _of_statement(one.__name__, place)
+    return None
+
+
+def _places(random: Random, project: Project, wires: bool) -> list[tuple[str, int]]:
+    """Where statements stand, in any order: the one that wires the steps, or all others."""
+    found = [
+        (module, at)
+        for module in [*project.modules][1:]
+        for at, statement in enumerate(project.modules[module])
+        if statement.startswith("def main(") == wires
+    ]
+    random.shuffle(found)
+    return found
+
+
+def _of_statement(name: str, place: Place) -> Edit | None:
     try:
-        text = ast.unparse(ast.fix_missing_locations(tree))
+        text = ast.unparse(ast.fix_missing_locations(place.tree))
     except (ValueError, TypeError):  # no source means that: a number as the text of an f-string
         return None
-    new = (*statements[:at], text, *statements[at + 1 :])
-    return Edit(one.__name__.replace("_", " "), f"{module}[{at}]", project.with_module(module, new))
-
-
-def _shuffled(random: Random, count: int) -> Iterator[int]:
-    order = list(range(count))
-    random.shuffle(order)
-    yield from order[:12]
+    statements = list(place.project.modules[place.module])
+    statements[place.at] = text
+    edit = _edit(name, place.project, place.module, statements)
+    return edit._replace(where=f"{place.module}[{place.at}]")

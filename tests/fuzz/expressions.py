@@ -9,7 +9,7 @@ import ast
 from random import Random
 from typing import Any
 
-from tests.fuzz.places import Change, Place, defined
+from tests.fuzz.places import Change, Place, defined, of_a
 
 _OPERATORS: tuple[ast.operator, ...] = (
     ast.Add(),
@@ -51,13 +51,13 @@ def _other(random: Random, value: object) -> object:
             return random.choice((0, "none", False))
 
 
-def _other_type(value: object) -> object:
+def _other_type(random: Random, value: object) -> object:
     """The same value, or nearly, of another type."""
     match value:
         case bool():
             return int(value)
         case int():
-            return float(value) if value % 2 else bool(value) if value in (0, 1) else str(value)
+            return random.choice((float(value), str(value), bool(value)))
         case float():
             return int(value)
         case str():
@@ -70,75 +70,48 @@ def _other_type(value: object) -> object:
             return "None"
 
 
-def constant(place: Place) -> bool:
-    node = place.one(place.nodes(ast.Constant))
-    if node is None:
-        return False
+@of_a(ast.Constant)
+def constant(place: Place, node: Any) -> None:
     node.value = _other(place.random, node.value)
-    return True
 
 
-def constant_type(place: Place) -> bool:
-    node = place.one(place.nodes(ast.Constant))
-    if node is None:
-        return False
-    node.value = _other_type(node.value)
-    return True
+@of_a(ast.Constant)
+def constant_type(place: Place, node: Any) -> None:
+    node.value = _other_type(place.random, node.value)
 
 
-def one_of_many_types(place: Place) -> bool:
+@of_a(ast.Constant, that=lambda node: node.value in (0, 1, 0.0, "1", "0"))
+def one_of_many_types(place: Place, node: Any) -> None:
     """1 → 1.0 → True → "1": what a careless reader takes for the same."""
-    numbers = [each for each in place.nodes(ast.Constant) if each.value in (0, 1, 0.0, "1", "0")]
-    node = place.one(numbers)
-    if node is None:
-        return False
     kinds: list[object] = [1, 1.0, True, "1"] if node.value in (1, "1") else [0, 0.0, -0.0, False]
     node.value = place.random.choice(kinds)
-    return True
 
 
-def operator(place: Place) -> bool:
-    node = place.one(place.nodes(ast.BinOp, ast.AugAssign))
-    if node is None:
-        return False
+@of_a(ast.BinOp, ast.AugAssign)
+def operator(place: Place, node: Any) -> None:
     node.op = place.random.choice(_OPERATORS)
-    return True
 
 
-def unary(place: Place) -> bool:
-    node = place.one(place.nodes(ast.UnaryOp))
-    if node is None:
-        return False
+@of_a(ast.UnaryOp)
+def unary(place: Place, node: Any) -> None:
     node.op = place.random.choice((ast.USub(), ast.Invert(), ast.UAdd(), ast.Not()))
-    return True
 
 
-def comparison(place: Place) -> bool:
-    node = place.one(place.nodes(ast.Compare))
-    if node is None:
-        return False
+@of_a(ast.Compare)
+def comparison(place: Place, node: Any) -> None:
     node.ops[place.random.randrange(len(node.ops))] = place.random.choice(_COMPARISONS)
-    return True
 
 
-def negated(place: Place) -> bool:
-    node = place.one(place.nodes(ast.If, ast.IfExp, ast.While))
-    if node is None:
-        return False
+@of_a(ast.If, ast.IfExp, ast.While)
+def negated(place: Place, node: Any) -> None:
     node.test = ast.UnaryOp(ast.Not(), node.test)
-    return True
 
 
 def called(place: Place) -> bool:
     """Call, or name, another function of the module; where steps are wired, another step."""
     wires = place.project.modules[place.module][place.at].startswith("def main(")
     known = [each for each in place.names() if each.startswith("step") or not wires]
-    named = [
-        each
-        for each in place.nodes(ast.Name)
-        if each.id in known and isinstance(each.ctx, ast.Load)
-    ]
-    node = place.one(named)
+    node = place.one([each for each in _read(place) if each.id in known])
     if node is None:
         return False
     node.id = place.random.choice(known)
@@ -147,60 +120,57 @@ def called(place: Place) -> bool:
 
 def name(place: Place) -> bool:
     """Read another variable that the same statement knows."""
-    read = [each for each in place.nodes(ast.Name) if isinstance(each.ctx, ast.Load)]
-    node = place.one([each for each in read if each.id != "mix"])
-    if node is None:
+    read = [each for each in _read(place) if each.id != "mix"]
+    if not read:
         return False
     known = {each.id for each in read} | {each.arg for each in place.nodes(ast.arg)}
-    node.id = place.random.choice(sorted(known - {"mix"}))
+    place.random.choice(read).id = place.random.choice(sorted(known))
     return True
 
 
+def _read(place: Place) -> list[ast.Name]:
+    return [each for each in place.nodes(ast.Name) if isinstance(each.ctx, ast.Load)]
+
+
 def attribute(place: Place) -> bool:
-    nodes = place.nodes(ast.Attribute)
-    node = place.one(nodes)
-    if node is None:
+    """Read another attribute of the same thing: `self.rate` → `self.other`."""
+    known: dict[str, list[ast.Attribute]] = {}
+    for each in place.nodes(ast.Attribute):
+        known.setdefault(ast.unparse(each.value), []).append(each)
+    nodes = place.one([each for each in known.values() if len({one.attr for one in each}) > 1])
+    if nodes is None:
         return False
-    node.attr = place.random.choice([each.attr for each in nodes])
+    one, other = place.random.sample(nodes, 2)
+    one.attr = other.attr
     return True
 
 
 def attribute_of_module(place: Place) -> bool:
     """Read another name of another module: `low.f1` → `low.f2`."""
-    modules = place.project.modules
-    nodes = [
-        each
-        for each in place.nodes(ast.Attribute)
-        if isinstance(each.value, ast.Name) and each.value.id in modules
-    ]
-    node = place.one(nodes)
-    if node is None:
+    nodes = [each for each in place.nodes(ast.Attribute) if isinstance(each.value, ast.Name)]
+    node = place.one([each for each in nodes if each.value.id in place.project.modules])
+    known = defined(place.project, node.value.id) if node is not None else []
+    if not known:
         return False
-    other = defined(place.project, node.value.id)
-    if not other:
-        return False
-    node.attr = place.random.choice(other)
+    node.attr = place.random.choice(known)
     return True
 
 
-def order_of_arguments(place: Place) -> bool:
-    node = place.one([each for each in place.nodes(ast.Call) if len(each.args) > 1])
-    if node is None:
-        return False
+@of_a(ast.Call, that=lambda node: len(node.args) > 1)
+def order_of_arguments(place: Place, node: Any) -> None:
     place.random.shuffle(node.args)
-    return True
 
 
-def argument(place: Place) -> bool:
-    nodes = [each for each in place.nodes(ast.Call) if each.args]
-    node = place.one([each for each in nodes if not isinstance(each.args[0], ast.Starred)])
-    if node is None:
-        return False
-    if place.random.random() < 0.5:
-        del node.args[place.random.randrange(len(node.args))]
+@of_a(ast.Call, that=lambda node: node.args and not isinstance(node.args[0], ast.Starred))
+def argument(place: Place, node: Any) -> None:
+    _one_more_or_less(place.random, node.args)
+
+
+def _one_more_or_less(random: Random, nodes: list[ast.expr]) -> None:
+    if random.random() < 0.5:
+        del nodes[random.randrange(len(nodes))]
     else:
-        node.args.append(ast.Constant(place.random.randint(2, 99)))
-    return True
+        nodes.append(ast.Constant(random.randint(2, 99)))
 
 
 def container(place: Place) -> bool:
@@ -219,27 +189,19 @@ def container(place: Place) -> bool:
     return True
 
 
-def order_of_items(place: Place) -> bool:
-    node = place.one([each for each in place.nodes(ast.List, ast.Tuple) if len(each.elts) > 1])
-    if node is None:
-        return False
+@of_a(ast.List, ast.Tuple, that=lambda node: len(node.elts) > 1)
+def order_of_items(place: Place, node: Any) -> None:
     place.random.shuffle(node.elts)
-    return True
 
 
-def order_of_dict(place: Place) -> bool:
-    node = place.one([each for each in place.nodes(ast.Dict) if len(each.keys) > 1])
-    if node is None:
-        return False
+@of_a(ast.Dict, that=lambda node: len(node.keys) > 1)
+def order_of_dict(place: Place, node: Any) -> None:
     node.keys.reverse()
     node.values.reverse()
-    return True
 
 
-def items_of_dict(place: Place) -> bool:
-    node = place.one([each for each in place.nodes(ast.Dict) if each.keys])
-    if node is None:
-        return False
+@of_a(ast.Dict, that=lambda node: node.keys)
+def items_of_dict(place: Place, node: Any) -> None:
     match place.random.randrange(3):
         case 0:
             node.keys.append(ast.Constant(f"new{place.random.randint(0, 9)}"))
@@ -249,52 +211,35 @@ def items_of_dict(place: Place) -> bool:
         case _:
             at = place.random.randrange(len(node.keys))
             del node.keys[at], node.values[at]
-    return True
 
 
-def items(place: Place) -> bool:
-    node = place.one([each for each in place.nodes(ast.List, ast.Tuple) if each.elts])
-    if node is None:
-        return False
-    if place.random.random() < 0.5:
-        del node.elts[place.random.randrange(len(node.elts))]
-    else:
-        node.elts.append(ast.Constant(place.random.randint(2, 99)))
-    return True
+@of_a(ast.List, ast.Tuple, that=lambda node: node.elts)
+def items(place: Place, node: Any) -> None:
+    _one_more_or_less(place.random, node.elts)
 
 
-def keyword(place: Place) -> bool:
-    # A step hands on all its arguments by position, which `**kwargs` left out would show.
-    nodes = [each for each in place.nodes(ast.Call) if each.keywords and each.keywords[0].arg]
-    node = place.one(nodes)
-    if node is None:
-        return False
+# A step hands on all its arguments by position, which `**kwargs` left out would show.
+@of_a(ast.Call, that=lambda node: node.keywords and node.keywords[0].arg)
+def keyword(place: Place, node: Any) -> None:
     if place.random.random() < 0.5:
         del node.keywords[place.random.randrange(len(node.keywords))]
     else:
         node.keywords[0].value = ast.Constant(place.random.randint(2, 99))
-    return True
 
 
-def loop(place: Place) -> bool:
-    node = place.one(place.nodes(ast.comprehension, ast.For))
-    if node is None:
-        return False
+@of_a(ast.comprehension, ast.For)
+def loop(place: Place, node: Any) -> None:
     if isinstance(node, ast.For):
         node.orelse = []
     elif node.ifs and place.random.random() < 0.5:
         node.ifs.pop()
     else:
         node.ifs.append(_parsed(f"len(repr(x)) % 2 == {place.random.randint(0, 1)}"))
-    return True
 
 
-def format_of_string(place: Place) -> bool:
-    node = place.one(place.nodes(ast.FormattedValue))
-    if node is None:
-        return False
+@of_a(ast.FormattedValue)
+def format_of_string(place: Place, node: Any) -> None:
     node.conversion = place.random.choice((-1, 114, 115, 97))
-    return True
 
 
 CHANGES: tuple[Change, ...] = (

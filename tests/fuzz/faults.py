@@ -175,6 +175,8 @@ FAULTS: tuple[Fault, ...] = (
         "plain = inspect.unwrap(plain)\n    labels = _labels(plain",
     ),
     # classes and objects
+    # What is inherited and not overridden is seen through bases alone, and what is called of a
+    # metaclass through the type alone.
     Fault(
         "bases", "core.encoding.classes:_class_parts", "(type(cls), *cls.__bases__)", "(type(cls),)"
     ),
@@ -202,6 +204,8 @@ FAULTS: tuple[Fault, ...] = (
         "each._value_) for name",
         "None) for name",
     ),
+    # Most defaults of fields stand in the class and in its `__init__`, too; not those of a class
+    # with slots for which `dataclasses` writes no `__init__`.
     Fault("defaults of fields", "core.encoding.classes:_field", '"default", ', ""),
     Fault(
         "defaults of named tuples",

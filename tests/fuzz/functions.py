@@ -66,6 +66,17 @@ def positional_only(m: Maker) -> str:
     return m.function(f"return {name}(x, {m.const()}, c={m.call()})")
 
 
+def by_keyword(m: Maker) -> str:
+    arguments = ("x, a, b, **rest", f"x, a={m.const()}, b={m.const()}, **rest")
+    one, other = (
+        m.function("return mix(x, a, b, sorted(rest.items()))", arguments=each, name=m.fresh("n"))
+        for each in arguments
+    )
+    return m.function(
+        f"return mix({one}(x, b={m.const()}, a={m.call()}), {other}(x, b={m.const()}))"
+    )
+
+
 def closure(m: Maker) -> str:
     maker = m.fresh("make")
     m.add(
@@ -332,6 +343,44 @@ def blocks(m: Maker) -> str:
     )
 
 
+def caught_further_out(m: Maker) -> str:
+    """What is raised is caught in one place or another: the same instructions, other ranges."""
+    return m.function(
+        f"y = [{m.const()}]",
+        "try:",
+        "    try:",
+        f"        y.append({m.const()})",
+        f"        y.append({m.number()} // (x % {m.number(2, 3)}))",
+        f"        y.append(None + {m.number()})",
+        "    except (TypeError, ZeroDivisionError):",
+        f"        y.append({m.const()})",
+        f"    y.append({m.number()} // (x % {m.number(2, 3)}))",
+        "except (TypeError, ZeroDivisionError):",
+        f"    y.append({m.const()})",
+        f"return mix(y, {m.const()})",
+    )
+
+
+def branches(m: Maker) -> str:
+    """Branches that may end one statement earlier or later: the same instructions, other jumps."""
+    lines = ["y = [x]"]
+    for _ in range(2):
+        lines += [
+            f"if x % {m.number(2, 3)} == {m.number(0, 1)}:",
+            f"    y.append({m.const()})",
+            f"    y.append({m.const()})",
+            f"y.append({m.const()})",
+        ]
+    return m.function(*lines, f"return mix(y, {m.const()})")
+
+
+def imported_beneath(m: Maker) -> str:
+    """What is imported in the body of a function that stands in another."""
+    imports, call = m.call_beneath("y")
+    lines = [*imports, f"return mix({call}, {m.const()})"]
+    return m.function("def inner(y):", *(f"    {line}" for line in lines), "return inner(x)")
+
+
 def match(m: Maker) -> str:
     return m.function(
         f"match (x % {m.number(2, 4)}, {m.const()}):",
@@ -423,6 +472,8 @@ SHAPES = (
     keyword_defaults,
     default_by_name,
     positional_only,
+    by_keyword,
+    by_keyword,
     closure,
     nonlocal_count,
     nested,
@@ -444,7 +495,13 @@ SHAPES = (
     context_manager,
     exceptions,
     blocks,
-    blocks,
+    branches,
+    branches,
+    caught_further_out,
+    caught_further_out,
+    caught_further_out,
+    imported_beneath,
+    imported_beneath,
     comprehensions,
     match,
     loops,

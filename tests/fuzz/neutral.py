@@ -14,6 +14,7 @@ from random import Random
 from tests.fuzz.edits import Edit
 from tests.fuzz.places import defined
 from tests.fuzz.projects import Project
+from tests.fuzz.wholes import bound_by, taken_whole
 
 Neutral = Callable[[Random, str], str | None]
 
@@ -165,8 +166,6 @@ def function_moved(random: Random, project: Project, module: str) -> list[str] |
 
 def unrelated(random: Random, project: Project, module: str) -> list[str] | None:
     """Add a function, class, value or import that nothing reads."""
-    if project.takes_whole_modules():
-        return None
     statements = list(project.modules[module])
     number = random.randint(0, 99999)
     text = random.choice(
@@ -185,7 +184,7 @@ def unrelated(random: Random, project: Project, module: str) -> list[str] | None
 def unrelated_changed(random: Random, project: Project, module: str) -> list[str] | None:
     statements = list(project.modules[module])
     known = [at for at, each in enumerate(statements) if "nrelated" in each.partition("\n")[0]]
-    if not known or project.takes_whole_modules():
+    if not known:
         return None
     at = random.choice(known)
     statements[at] = statements[at].replace("return ", "return 1 + ").replace("rate = ", "rate = 1")
@@ -202,13 +201,30 @@ def imports_swapped(random: Random, project: Project, module: str) -> list[str] 
     if len(heads) < 2:
         return None
     one, other = sorted(random.sample(heads, 2))
-    if any("*" in each for each in statements[one:other]):  # it may bring the same names
+    if not commute(statements[one], statements[other], statements[one + 1 : other]):
         return None
     statements[one], statements[other] = statements[other], statements[one]
     return statements
 
 
-MODULES = (function_moved, unrelated, unrelated_changed, imports_swapped)
+def commute(one: str, other: str, between: list[str]) -> bool:
+    """Whether two imports may change places: nobody sees a name of theirs while it differs."""
+    if any("*" in each for each in between):  # it may bring the same names
+        return False
+    names, more = _bound(one), _bound(other)
+    words = {word for each in between for word in re.findall(r"\w+", each)}
+    return names.isdisjoint(more) and words.isdisjoint(names | more)
+
+
+def _bound(statement: str) -> frozenset[str]:
+    """The names that imports give a meaning."""
+    nodes = ast.parse(statement).body
+    imports = (each for each in nodes if isinstance(each, ast.Import | ast.ImportFrom))
+    return frozenset(name for each in imports for name in bound_by(each))
+
+
+_UNRELATED = (unrelated, unrelated_changed)
+MODULES = (function_moved, imports_swapped, *_UNRELATED)
 
 
 # Left open
@@ -244,6 +260,7 @@ def leave(random: Random, project: Project) -> Edit | None:
         if statements is None:
             return None
         kind, where, new = whole.__name__, module, tuple(statements)
+        counts = whole in _UNRELATED and module in taken_whole(project)
     else:
         one = random.choice(STATEMENTS)
         before = project.modules[module]
@@ -253,4 +270,5 @@ def leave(random: Random, project: Project) -> Edit | None:
             return None
         kind, where = one.__name__, f"{module}[{at}]"
         new = (*before[:at], text, *before[at + 1 :])
-    return Edit(kind.replace("_", " "), where, project.with_module(module, new), True)
+        counts = False
+    return Edit(kind.replace("_", " "), where, project.with_module(module, new), True, counts)

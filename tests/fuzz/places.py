@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Sequence
 from random import Random
@@ -36,3 +37,22 @@ def defined(project: Project, module: str, word: str = "def") -> list[str]:
 
 
 Change = Callable[[Place], bool]
+
+
+def of_a(
+    *kinds: type[Any], that: Callable[[Any], object] = bool
+) -> Callable[[Callable[[Place, Any], bool | None]], Change]:
+    """Make a change of a place from one of a node: of any of these kinds for which `that` is true.
+
+    What is decorated may return `False`, to say that it came to nothing.
+    """
+
+    def decorate(change: Callable[[Place, Any], bool | None]) -> Change:
+        @functools.wraps(change)
+        def changed(place: Place) -> bool:
+            node = place.one([each for each in place.nodes(*kinds) if that(each)])
+            return node is not None and change(place, node) is not False
+
+        return changed
+
+    return decorate

@@ -25,8 +25,6 @@ def mix(*parts):
     return zlib.crc32(text.encode())
 """
 
-# What takes a whole module: with one of these in sight, an unrelated function is not unrelated.
-_WHOLE = re.compile(r"\bglobals\(\)|\bgetattr\(|\bvars\(|\beval\(|^\s*held\d+ = ", re.M)
 _COSTLY = 40  # calls below one call
 
 
@@ -48,9 +46,6 @@ class Project:
 
     def with_module(self, name: str, statements: tuple[str, ...]) -> Project:
         return Project({**self.modules, name: statements})
-
-    def takes_whole_modules(self) -> bool:
-        return any(_WHOLE.search(self.source(name)) for name in self.modules)
 
     def reached(self) -> frozenset[str]:
         """The words of all statements that the pipeline reaches; a name is one thing only."""
@@ -194,7 +189,17 @@ class Maker:
         callee = self._choose()
         if callee is None:
             return f"mix({argument}, {self.const()})"
-        return f"{self._reached(callee, inside=True)}({argument})"
+        return f"{self._reached(callee, *_AT_THE_TOP, *_INSIDE)}({argument})"
+
+    def call_beneath(self, argument: str) -> tuple[list[str], str]:
+        """Statements and an expression for the body of a function that stands in another one."""
+        callee = self._choose()
+        if callee is None:
+            return [], f"mix({argument}, {self.const()})"
+        before, self._inside = self._inside, []
+        call = f"{self._reached(callee, *_INSIDE)}({argument})"
+        taken, self._inside = self._inside, before
+        return taken, call
 
     def callee(self) -> str:
         """An expression for a function that was made before, for a statement at the top level."""
@@ -203,7 +208,7 @@ class Maker:
             name = self.fresh("plain")
             self.add(f"def {name}(x):\n    return mix(x, {self.const()})")
             return name
-        return self._reached(callee, inside=False)
+        return self._reached(callee, *_AT_THE_TOP)
 
     def hold(self, prefix: str, text: str) -> str:
         """Hold a value in a global of the module, which others may read."""
@@ -214,7 +219,7 @@ class Maker:
 
     def value(self) -> str:
         """An expression for a global of any module, for lines of `function`."""
-        return self._reached(self.random.choice(self.values), inside=True)
+        return self._reached(self.random.choice(self.values), *_AT_THE_TOP, *_INSIDE)
 
     def _choose(self) -> Callee | None:
         cheap = [each for each in self.callees if self._cost + each.cost <= _COSTLY]
@@ -226,10 +231,9 @@ class Maker:
         self._called.add(found.name)
         return found
 
-    def _reached(self, callee: Callee, inside: bool) -> str:
+    def _reached(self, callee: Callee, *ways: Way) -> str:
         if callee.module == self.module:
             return callee.name
-        ways = [*_AT_THE_TOP, *(_INSIDE if inside else ())]
         return self.random.choice(ways)(self, callee)
 
     def passes_on(self, callee: Callee) -> str | None:
@@ -320,6 +324,11 @@ def _by_name(maker: Maker, callee: Callee) -> str:
     return f'getattr({callee.module}, "{callee.name}")'
 
 
+def _module_by_name(maker: Maker, callee: Callee) -> str:
+    maker.require("import importlib")
+    return f'importlib.import_module("{callee.module}").{callee.name}'
+
+
 def _spelled(maker: Maker, callee: Callee) -> str:
     """A module as an import may spell it: relative, or the package that passes the name on."""
     package, dot, inner = callee.module.partition(".")
@@ -349,4 +358,5 @@ _INSIDE: tuple[Way, ...] = (
     _inner_top,
     _local_alias,
     _by_name,
+    _module_by_name,
 )

@@ -43,6 +43,10 @@ class TooLong(BaseException):
     """A project does not come to an end."""
 
 
+class NoContent(Exception):
+    """A project returns something that has no content to compare: an address shows in it."""
+
+
 class Refused(Exception):
     """The product refuses the project, as it says it does: an output is used as a value."""
 
@@ -175,8 +179,16 @@ def oracle() -> str:
     with in_time():
         value = show(sys.modules["main"].main())
     if " at 0x" in value:
-        raise TypeError(f"it returns something without content: {value}")
+        raise NoContent(value)
     return value
+
+
+def is_determined(project: Project) -> bool:
+    """Whether a project gives the same each time it is loaded; not if an address shows in it."""
+    alive = [load(project)]  # so that nothing gets an address of it
+    one = oracle()
+    alive.append(load(project))
+    return oracle() == one
 
 
 @pipeline

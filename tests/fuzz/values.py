@@ -34,6 +34,11 @@ def table(m: Maker) -> str:
     return _held(m, text, '{}["a"], list({}.items())')
 
 
+def flat_table(m: Maker) -> str:
+    text = f'{{"a": {m.number()}, "b": {m.number()}.5, {m.number()}: "{m.number()}"}}'
+    return _held(m, text, "list({}.items()), {}")
+
+
 def nested_table(m: Maker) -> str:
     text = f'{{"a": {{"b": ({m.const()}, {m.const()})}}, "c": [{{"d": {m.const()}}}]}}'
     return _held(m, text, '{}["a"]["b"], {}["c"][0], len({})')
@@ -175,6 +180,8 @@ SHAPES = (
     elsewhere,
     rows,
     table,
+    flat_table,
+    flat_table,
     nested_table,
     unordered,
     frozen,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.reuse.gates import LOUD, Gate
+from tests.reuse.gate import LOUD, Gate
 from tests.reuse.lab import Lab, Process, Zygote
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.runs import Runs
-from tests.reuse.gates import BLIND, Gate, eventually
+from tests.reuse.gate import BLIND, Gate, eventually
 from tests.reuse.lab import Lab, Outcome, Process
 
 AHEAD, BEHIND = "+3600", "-3600"

@@ -11,7 +11,7 @@ import pytest
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import StoreUnavailable
 from tests.reuse.faults import Disk, mounted
-from tests.reuse.gates import Gate
+from tests.reuse.gate import Gate
 from tests.reuse.lab import Lab, Process
 from tests.reuse.mixed import MIXED, recorded, right_afterwards
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-from collections.abc import Callable
 
-import pytest
-
-from tests.reuse.lab import Lab, Zygote
-from tests.reuse.values import Case, Rounds, asked, judge, name_of, other, run_group, same
+from tests.reuse.values import each_case_of, other, same
 
 SKLEARN_SETUP = """
 import numpy as np
@@ -330,20 +325,4 @@ GROUPS = {
 if importlib.util.find_spec("torch") is None:
     del GROUPS["torch"]
 
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, zygote: Zygote) -> Callable[[str], Rounds]:
-    """The runs of a group, made when the first of its cases is asked."""
-
-    @functools.cache
-    def rounds(group: str) -> Rounds:
-        return run_group(Lab(tmp_path_factory.mktemp(group), zygote), *GROUPS[group])
-
-    return rounds
-
-
-@pytest.mark.parametrize(("group", "case", "way"), asked(GROUPS), ids=name_of)
-def test_a_value_is_taken_for_what_it_is(
-    ran: Callable[[str], Rounds], group: str, case: Case, way: str
-) -> None:
-    judge(ran(group), case, way)
+test_a_value_is_taken_for_what_it_is = each_case_of(GROUPS)

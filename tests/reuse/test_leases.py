@@ -13,68 +13,20 @@ import pytest
 from prefect_mlpipe import pipeline, step
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
-from prefect_mlpipe.runs import Run, Runs
 from tests.project import Project, ran
-from tests.reuse.gates import BLIND, NEVER, TOGETHER, Gate, eventually
+from tests.reuse.gate import (
+    NEVER,
+    SLOW,
+    TOGETHER,
+    Gate,
+    eventually,
+    holder_and_waiter,
+    leases,
+    records,
+    run_of,
+    waits,
+)
 from tests.reuse.lab import Lab, Process
-
-# To who has this, time flies once there is a file `expired`.
-FAST = """
-def _plant():
-    import os, time, types
-    from prefect_mlpipe.core.leases import leases
-    fast = lambda: time.monotonic() * (10_000 if os.path.exists("expired") else 1)
-    leases.time = types.SimpleNamespace(monotonic=fast)
-
-_plant()
-"""
-
-SLOW = """
-from gate import say, until
-
-@step
-def slow(x: int) -> int:
-    ran("slow")
-    say("begun")
-    until("go")
-    return x + 1
-
-@step
-def other(x: int) -> int:
-    ran("other")
-    return x + 10
-
-@pipeline
-def main(who: str, x: int = 1, others: bool = False) -> int:
-    found = slow(x)
-    if others:
-        resolve(other(other(x)))
-    return found
-"""
-
-
-def run_of(lab: Lab, who: str) -> Run:
-    """The run of one process; the last one may be another's."""
-    (found,) = Runs(Store(lab.store), "main").filter(who=who)
-    return found
-
-
-def leases(lab: Lab) -> list[str]:
-    """What is left of leases and of who held them."""
-    folder = Path(lab.store) / "leases"
-    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.name != "succession")
-
-
-def records(lab: Lab) -> list[Path]:
-    return [path for path in (Path(lab.store) / "records").rglob("*") if path.is_file()]
-
-
-def waits(process: Process, step: str = "slow") -> None:
-    """Wait until a process says that it waits for another."""
-    eventually(lambda: f"{step}: waits for run " in process.printed())
-
-
-# --- at once ---
 
 CHAIN = """
 import time
@@ -175,10 +127,7 @@ def test_who_waited_says_so_and_for_whom(
     lab: Lab, gate: Gate, start: Callable[..., Process]
 ) -> None:
     lab.write(SLOW)
-    holder = start(who="holder")
-    gate.seen("begun")
-    waiter = start(who="waiter")
-    waits(waiter)
+    holder, waiter = holder_and_waiter(gate, start)
     assert f", process {holder.pid})" in waiter.printed()
     gate.open("go")
     assert (holder.outcome().ran, waiter.outcome().ran) == (["slow"], [])
@@ -219,10 +168,7 @@ def test_a_waiter_that_is_cancelled_ends_at_once(
     lab: Lab, gate: Gate, start: Callable[..., Process]
 ) -> None:
     lab.write(SLOW)
-    holder = start(who="holder")
-    gate.seen("begun")
-    waiter = start(who="waiter")
-    waits(waiter)
+    holder, waiter = holder_and_waiter(gate, start)
     waiter.kill(signal.SIGINT)
     outcome = waiter.outcome()  # the holder has not ended: it has not been let go
     assert str(outcome.error).startswith("KeyboardInterrupt")
@@ -326,157 +272,6 @@ def test_threads_of_one_process_share_the_work_too(
         fsspec.filesystem("memory").store.clear()
 
 
-# --- holders that end in another way ---
-
-
-def test_a_waiter_computes_what_the_other_run_failed_to(
-    lab: Lab, gate: Gate, start: Callable[..., Process]
-) -> None:
-    lab.write("""
-        import os
-        from gate import say, until
-
-        @step
-        def slow(x: int) -> int:
-            ran("slow")
-            say("begun")
-            until("go")
-            if os.environ.get("FAILS"):
-                raise ValueError("no")
-            return x + 1
-
-        @pipeline
-        def main(who: str, x: int = 1) -> int:
-            return slow(x)
-    """)
-    holder = start(NEVER, who="holder", environ={"FAILS": "1"})
-    gate.seen("begun")
-    waiter = start(NEVER, who="waiter")
-    waits(waiter)
-    gate.open("go")
-    assert holder.outcome().error == "ValueError: no"
-    outcome = waiter.outcome()
-    assert (outcome.value, outcome.ran) == ("builtins.int 2", ["slow"])
-    step = run_of(lab, "waiter")["slow"]
-    assert (step.state, [str(one) for one in step.reasons]) == ("ran", ["first run"])
-
-
-def test_a_lease_goes_back_when_the_step_fails_though_the_body_goes_on(
-    lab: Lab, gate: Gate, start: Callable[..., Process]
-) -> None:
-    lab.write("""
-        import os
-        from gate import say, until
-
-        @step
-        def quick(x: int) -> int:
-            return x
-
-        @step
-        def slow(x: int) -> int:
-            ran("slow")
-            if os.environ.get("FAILS"):
-                until("go")
-                raise ValueError("no")
-            return x + 1
-
-        @pipeline
-        def main(who: str, x: int = 1) -> int:
-            found = slow(x)
-            resolve(quick(x))
-            if os.environ.get("FAILS"):
-                say("begun")
-                until("end")  # the driver of this run is busy with the body
-            return found
-    """)
-    holder = start(NEVER, who="holder", environ={"FAILS": "1"})
-    gate.seen("begun")
-    waiter = start(NEVER, who="waiter")
-    waits(waiter)
-    gate.open("go")
-    assert waiter.outcome().value == "builtins.int 2"
-    gate.open("end")
-    assert holder.outcome().error == "ValueError: no"
-
-
-@pytest.mark.parametrize("count", [1, 7])
-def test_a_holder_that_is_killed_is_succeeded_at_once_by_one_of_the_waiters(
-    lab: Lab, gate: Gate, start: Callable[..., Process], count: int
-) -> None:
-    lab.write(SLOW)
-    holder = start(NEVER, who="holder")
-    gate.seen("begun")
-    waiters = [start(NEVER, who=f"waiter-{number}") for number in range(count)]
-    for waiter in waiters:
-        waits(waiter)
-    holder.kill()
-    holder.wait()
-    gate.open("go")
-    outcomes = [waiter.outcome() for waiter in waiters]
-    assert [(one.value, one.error) for one in outcomes] == [("builtins.int 2", None)] * count
-    assert [name for one in outcomes for name in one.ran] == ["slow"]
-    assert leases(lab) == []
-
-
-def test_a_holder_that_is_killed_elsewhere_is_succeeded_when_its_lease_expires(
-    lab: Lab, gate: Gate, start: Callable[..., Process]
-) -> None:
-    lab.write(SLOW)
-    holder = start(NEVER, who="holder")
-    gate.seen("begun")
-    waiter = start(NEVER, BLIND, FAST, who="waiter")
-    waits(waiter)
-    holder.kill()
-    holder.wait()
-    gate.open("go")
-    gate.open("expired")
-    outcome = waiter.outcome()
-    assert (outcome.value, outcome.ran) == ("builtins.int 2", ["slow"])
-    assert leases(lab) == []
-
-
-def test_a_holder_that_was_stopped_for_too_long_takes_what_the_other_has_made(
-    lab: Lab, gate: Gate, start: Callable[..., Process]
-) -> None:
-    lab.write("""
-        import os
-        from gate import say, until
-
-        @step
-        def slow(x: int) -> int:
-            ran("slow")
-            say("begun")
-            until("go")
-            return os.getpid()
-
-        @step
-        def after(x: int) -> int:
-            ran("after")
-            return x + 1
-
-        @pipeline
-        def main(who: str, x: int = 1) -> int:
-            return after(slow(x))
-    """)
-    holder = start(NEVER, who="holder")
-    gate.seen("begun")
-    waiter = start(NEVER, FAST, who="waiter")
-    waits(waiter)
-    holder.kill(signal.SIGSTOP)
-    gate.open("go")
-    gate.open("expired")
-    value = f"builtins.int {waiter.pid + 1}"
-    assert waiter.outcome().value == value
-    assert waiter.ran() == ["after", "slow"]
-    holder.kill(signal.SIGCONT)
-    outcome = holder.outcome()
-    assert (outcome.value, outcome.ran) == (value, ["slow"])
-    step = run_of(lab, "holder")["slow"]
-    assert (step.state, step.reused_from) == ("ran", run_of(lab, "waiter").name)
-    assert len(records(lab)) == 2
-    assert leases(lab) == []
-
-
 # --- no circles ---
 
 NESTED = """
@@ -570,10 +365,7 @@ def test_records_that_were_waited_for_are_ordinary_records(
     lab: Lab, gate: Gate, start: Callable[..., Process]
 ) -> None:
     lab.write(SLOW)
-    holder = start(who="holder")
-    gate.seen("begun")
-    waiter = start(who="waiter")
-    waits(waiter)
+    holder, waiter = holder_and_waiter(gate, start)
     gate.open("go")
     holder.outcome()
     waiter.outcome()

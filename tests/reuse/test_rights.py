@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.reuse.faults import NO_PRIVILEGES
-from tests.reuse.gates import Gate
+from tests.reuse.gate import Gate
 from tests.reuse.lab import Lab, Process
 from tests.reuse.mixed import MIXED, right_afterwards
 

@@ -8,12 +8,15 @@ the lookers see is compared with what they see without any cache, case by case.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.core import seen as seen_module
-from tests.reuse.lab import Lab, Outcome
+from tests.reuse.lab import Lab, Outcome, Zygote
 
 WAYS = ("output", "input")
 SEEN = Path(seen_module.__file__)
@@ -129,6 +132,22 @@ def asked(groups: Groups) -> list[tuple[str, Case, str]]:
         for case in cases
         for way in case.ways
     ]
+
+
+def each_case_of(groups: Groups) -> Callable[..., None]:
+    """Make the test of all cases, which a module is to bind to a name of its own."""
+
+    @functools.cache
+    def rounds(group: str, places: pytest.TempPathFactory, zygote: Zygote) -> Rounds:
+        return run_group(Lab(places.mktemp(group), zygote), *groups[group])
+
+    @pytest.mark.parametrize(("group", "case", "way"), asked(groups), ids=name_of)
+    def test(
+        tmp_path_factory: pytest.TempPathFactory, zygote: Zygote, group: str, case: Case, way: str
+    ) -> None:
+        judge(rounds(group, tmp_path_factory, zygote), case, way)
+
+    return test
 
 
 def name_of(part: object) -> str:

@@ -182,7 +182,8 @@ def _ours(value: Any) -> Json:
 
 
 def _octets(tensor: torch.Tensor) -> memoryview:
-    return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
+    octets: memoryview = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
+    return octets
 
 
 def _restored(body: memoryview, described: Json, kept: Json) -> torch.Tensor:
