@@ -325,7 +325,7 @@ def test_usage_tells_kinds(store: Store) -> None:
 
 def test_a_sound_store_verifies(store: Store) -> None:
     ran(store, "one", 1, recorded(store, 1))
-    found = store.check()
+    found = store.verify()
     assert found
     assert (found.values, found.problems) == (1, ())
     assert "all sound" in str(found)
@@ -338,7 +338,7 @@ def test_everything_that_is_not_sound_is_told_with_its_steps(local: Store) -> No
     path = Path(local.url) / "records" / torn.key[:2] / torn.key
     path.write_bytes(path.read_bytes()[:50])
     store = Store(local.url, cache_folder=local._cache_folder)
-    found = store.check()
+    found = store.verify()
     assert not found
     told = {problem.name.rpartition("/")[2][:64]: problem.found for problem in found.problems}
     assert told == {
@@ -347,7 +347,7 @@ def test_everything_that_is_not_sound_is_told_with_its_steps(local: Store) -> No
         torn.key: "damaged",
     }
     assert "verify(repair=True)" in str(found)
-    assert store.check(repair=True).repaired
-    assert [problem.found for problem in store.check().problems] == ["missing", "missing"]
+    assert store.verify(repair=True).repaired
+    assert [problem.found for problem in store.verify().problems] == ["missing", "missing"]
     with pytest.raises(ValueMissing):
         store.get(damaged.fields[""])
