@@ -108,19 +108,31 @@ def _edit(name: str, project: Project, module: str, statements: list[str]) -> Ed
 
 
 def change(random: Random, project: Project) -> Edit | None:
-    """Change one statement, or a module as a whole; `None` if that came to nothing."""
+    """Change one statement, or a module as a whole; `None` if that came to nothing.
+
+    Half of the time the kind of edit is chosen first, then a statement that it fits, else the other
+    way round: so neither a rare kind nor a statement with much else in its module is left out.
+    """
     if random.random() < 0.1:
         return _of_module(random, project)
     wires = random.random() < _WIRES
-    one = random.choice(expressions.WIRING if wires else _CHANGES)
+    kinds = list(expressions.WIRING if wires else _CHANGES)
+    random.shuffle(kinds)
     words = project.reached() if random.random() < _REACHED else None
-    for module, at in _places(random, project, wires):
-        statement = project.modules[module][at]
-        if words is not None and not project.is_reached(statement, words):
-            continue
-        place = Place(random, project, module, at, ast.parse(statement))
-        if one(place):
-            return _of_statement(one.__name__, place)
+    places = [
+        (module, at)
+        for module, at in _places(random, project, wires)
+        if words is None or project.is_reached(project.modules[module][at], words)
+    ]
+    if random.random() < 0.5:
+        kinds = kinds[:1]
+    else:
+        places = places[:1]
+    for module, at in places:
+        place = Place(random, project, module, at, ast.parse(project.modules[module][at]))
+        for one in kinds:
+            if one(place):
+                return _of_statement(one.__name__, place)
     return None
 
 

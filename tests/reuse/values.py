@@ -8,7 +8,6 @@ the lookers see is compared with what they see without any cache, case by case.
 from __future__ import annotations
 
 import ast
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,15 +136,15 @@ def asked(groups: Groups) -> list[tuple[str, Case, str]]:
 def each_case_of(groups: Groups) -> Callable[..., None]:
     """Make the test of all cases, which a module is to bind to a name of its own."""
 
-    @functools.cache
-    def rounds(group: str, places: pytest.TempPathFactory, zygote: Zygote) -> Rounds:
-        return run_group(Lab(places.mktemp(group), zygote), *groups[group])
+    ran: dict[str, Rounds] = {}  # made when the first case of a group is asked
 
     @pytest.mark.parametrize(("group", "case", "way"), asked(groups), ids=name_of)
     def test(
         tmp_path_factory: pytest.TempPathFactory, zygote: Zygote, group: str, case: Case, way: str
     ) -> None:
-        judge(rounds(group, tmp_path_factory, zygote), case, way)
+        if group not in ran:
+            ran[group] = run_group(Lab(tmp_path_factory.mktemp(group), zygote), *groups[group])
+        judge(ran[group], case, way)
 
     return test
 
