@@ -157,6 +157,7 @@ def _filled(place: str, count: int) -> Store:
     for number in range(count):
         store.records.write(Record(_key(number), {}, "d" * 64, {"": value}, 1.0, 0.1, {}, {}))
     run_chain(100, place)
+    _look(store, count)  # opens it
     return store
 
 

@@ -49,7 +49,10 @@ class Pandas(ArrowFile):
         assert isinstance(value, (pd.DataFrame, pd.Series))
         frame = value if isinstance(value, pd.DataFrame) else value.to_frame()
         dtypes = [*frame.dtypes, frame.index.dtype]
-        return all(isinstance(dtype, np.dtype) or dtype == _STR for dtype in dtypes)
+        return all(
+            isinstance(dtype, np.dtype) or dtype == _STR or str(dtype) in _MASKED
+            for dtype in dtypes
+        )
 
     @override
     def dump(self, value: object) -> Sequence[Part]:
@@ -130,6 +133,9 @@ class _Reader:
         if isinstance(_parsed(dtype), pd.DatetimeTZDtype):
             instants: Labels = pd.DatetimeIndex(self._flat(at), tz="UTC")  # type: ignore[arg-type]
             return instants.tz_convert(_parsed(dtype).tz).array
+        if _is_masked_number(_parsed(dtype)):
+            missing = np.array(array.is_null().to_numpy(zero_copy_only=False))
+            return _parsed(dtype).construct_array_type()(self._flat(at), missing)
         if not isinstance(_parsed(dtype), np.dtype):
             return _parsed(dtype).__from_arrow__(array)
         flat = self._flat(at)
@@ -146,6 +152,8 @@ class _Reader:
         dtype = _parsed(self._dtypes[at])
         if isinstance(dtype, pd.DatetimeTZDtype):
             dtype = np.dtype(f"M8[{dtype.unit}]")
+        elif _is_masked_number(dtype):
+            dtype = dtype.numpy_dtype
         chunk = self._batch.column(at)
         if dtype.kind == "b" or len(chunk) == 0:
             return np.empty(0, dtype) if len(chunk) == 0 else None
@@ -236,6 +244,10 @@ _MASKED = frozenset(
 )
 
 
+def _is_masked_number(dtype: object) -> bool:
+    return str(dtype) in _MASKED and str(dtype) != "boolean"
+
+
 def _is_str(dtype: object) -> bool:
     return isinstance(dtype, pd.StringDtype) and dtype == _STR and dtype.storage == _STR.storage
 
@@ -252,6 +264,8 @@ def _to_arrow(column: Any) -> pa.Array:
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         instants = column.tz_convert("UTC").tz_localize(None).to_numpy()
         return _from_numpy(instants).view(pa.timestamp(column.dtype.unit, str(column.dtype.tz)))
+    if _is_masked_number(column.dtype):
+        return _over(np.ascontiguousarray(column._data), column._mask)
     array = pa.array(column)
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
@@ -260,10 +274,13 @@ def _from_numpy(values: np.ndarray[Any, Any]) -> pa.Array:
     """Wrap the buffer as it is: NaN stays NaN, and what is under NaT stays there."""
     if values.dtype.kind == "b":
         return pa.array(values)
+    return _over(values, np.isnat(values) if values.dtype.kind in _TIMES else None)
+
+
+def _over(values: np.ndarray[Any, Any], missing: np.ndarray[Any, Any] | None) -> pa.Array:
     validity = None
-    if values.dtype.kind in _TIMES:
-        missing = np.isnat(values)
-        validity = pa.array(~missing).buffers()[1] if missing.any() else None
+    if missing is not None and missing.any():
+        validity = pa.array(~missing).buffers()[1]
     buffer = pa.py_buffer(values.view(np.uint8))
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [validity, buffer])
 
