@@ -19,6 +19,7 @@ BENCHMARKS = {
     "digest": "content",
     "walk": "walk",
     "import": "imports",
+    "s3": "s3",
     "flow_reused": "flows",
     "flow_executed": "flows",
 }
