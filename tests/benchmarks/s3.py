@@ -22,7 +22,7 @@ from prefect_mlpipe.core.places import transfers
 from prefect_mlpipe.core.places.remote_backend import opened
 from prefect_mlpipe.core.store import Store
 from tests.benchmarks.measure import Row, in_turn, seconds
-from tests.s3 import KEY, S3, SECRET, counted_requests, running_rclone
+from tests.s3 import KEY, S3, SECRET, running_rclone
 
 ROUNDS = 3
 
@@ -62,7 +62,7 @@ class _Contest:
             rounds=ROUNDS,
         )
         size = f"{self.array.nbytes >> 20} MiB"
-        rows = [
+        return [
             Row(f"S3 {what} of {size}", took[ours] * 1000, them, took[theirs] * 1000, target)
             for way in ("put", "get")
             for what, ours, them, theirs, target in (
@@ -71,7 +71,6 @@ class _Contest:
                 (f"{way}, cached, checked", f"value {way}", "s3fs", f"s3fs {way}", None),
             )
         ]
-        return [*rows, self._second_read()]
 
     def _put(self, put: Callable[[str, str], object]) -> float:
         target = f"{self.bucket}/object"
@@ -120,12 +119,3 @@ class _Contest:
     def _value_get(self) -> float:
         store = self._store("reader")
         return seconds(lambda: float(store.get(self.stored)[::512].sum()))
-
-    def _second_read(self) -> Row:
-        """Not a time: the requests of a second read, beside those of the first."""
-        shutil.rmtree(self.folder / "reader", ignore_errors=True)
-        with counted_requests() as first:
-            self._store("reader").get(self.stored)
-        with counted_requests() as second:
-            self._store("reader").get(self.stored)
-        return Row("S3 second read, requests", len(second), "the first", len(first), 0.0)
