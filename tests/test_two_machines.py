@@ -143,7 +143,7 @@ def test_what_was_damaged_in_the_bucket_is_made_again_and_the_run_says_so(
     second = both.with_options(store=machine("two"))
     assert second.local(times=2) == [total * 2, 14.0]
     assert project.ran() == ["add", "make", "read", "write"]
-    word = "gone" if damage == "deleted" else "damaged"
+    word = "missing" if damage == "deleted" else "damaged"
     run = second.runs.last()
     for name in ("make", "write"):
         assert word in " ".join(map(str, run[name].reasons)), run[name].reasons

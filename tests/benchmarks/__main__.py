@@ -23,6 +23,7 @@ BENCHMARKS = {
     "store_records": "store",
     "store_worker": "store",
     "import": "imports",
+    "s3": "s3",
     "flow_reused": "flows",
     "flow_executed": "flows",
 }

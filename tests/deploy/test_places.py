@@ -64,7 +64,16 @@ def bucket() -> str:
 
 
 @pytest.fixture
-def on_s3(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+def on_rclone(rclone: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    return filled(rclone, monkeypatch)
+
+
+@pytest.fixture
+def on_moto(moto: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    return filled(moto, monkeypatch)
+
+
+def filled(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
     s3.use(monkeypatch)
     root = s3.make_bucket()
     for name in ("raw/a.csv", "raw/deep/b.csv", "raw/deep/er/c.txt", "raw/2026/d.csv"):
@@ -73,7 +82,7 @@ def on_s3(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"{root}/raw/"
 
 
-@pytest.fixture(params=["folder", "bucket", "on_s3"])
+@pytest.fixture(params=["folder", "bucket", "on_rclone", "on_moto"])
 def uri(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(request.param))
 
@@ -141,6 +150,7 @@ def test_a_folder_that_is_not_there_is_not_an_empty_one(tmp_path: Path) -> None:
     assert place(tmp_path).look() == {}
 
 
+@pytest.mark.parametrize("uri", ["folder", "bucket"], indirect=True)  # S3 is not read
 def test_a_file_that_is_gone_when_it_is_read_is_missing(uri: str) -> None:
     watched = place(uri)
     state = (watched.look() or {})["a.csv"]
@@ -185,8 +195,10 @@ def test_a_checksum_in_the_listing_spares_the_reading(
     assert {one.content for one in seen(place(bucket)).values()} == {'sum ETag="abc" size=5'}
 
 
-def test_a_look_at_s3_is_one_request_and_reading_none(on_s3: str) -> None:
-    watched = place(on_s3)
+def test_a_look_at_s3_is_one_request_and_reading_none(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = place(filled(s3, monkeypatch))
     watched.look()
     with counted_requests() as requests:
         assert len(seen(watched)) == 4

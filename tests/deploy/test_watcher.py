@@ -416,7 +416,7 @@ def test_changes_on_s3_are_told_once_and_the_same_bytes_never(
     assert looked() == {}
     s3.files.pipe_file(f"{bucket}/raw/a.csv", b"2")
     s3.files.pipe_file(f"{bucket}/raw/deep/b.csv", b"1")
-    assert looked() == {"a.csv": "modified", "deep/b.csv": "created"}
+    assert looked() == {"a.csv": "modified", "deep/b.csv": "added"}
     s3.files.rm_file(f"{bucket}/raw/a.csv")
     assert looked() == {"a.csv": "deleted"}
     assert looked() == {}
