@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from prefect_mlpipe.core.annotations import spelled_annotations
 from prefect_mlpipe.core.encoding.encode import Encoder, branch
 from prefect_mlpipe.core.encoding.parts import (
     Attributes,
@@ -46,6 +47,7 @@ _NOISE: Final = frozenset(
         "__attrs_attrs__",
         "__attrs_props__",
         "__class_vars__",
+        "__classdictcell__",
         "__conditional_annotations__",
         "__dataclass_fields__",
         "__dataclass_params__",
@@ -278,7 +280,7 @@ def _seen_by_checks(cls: Any) -> Iterator[tuple[str, object]]:
     if type(cls) is abc.ABCMeta or (isinstance(cls, abc.ABCMeta) and _registered(cls)):
         yield ("registered", _Registered(cls))
     if vars(cls).get("_is_runtime_protocol"):
-        yield ("members", sorted(_annotations(cls)))
+        yield ("members", sorted(spelled_annotations(cls)))
 
 
 def _said_of_bases(own: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -317,17 +319,7 @@ def _is_declarative(cls: type) -> bool:
 
 def annotations_of(holder: Any) -> list[object]:
     """Return the annotations of a class or a function, to be encoded by what they mean."""
-    return [_Annotation(*pair) for pair in _annotations(holder).items()]
-
-
-def _annotations(holder: Any) -> Mapping[str, object]:
-    if sys.version_info >= (3, 14):
-        import annotationlib
-
-        return annotationlib.get_annotations(holder, format=annotationlib.Format.FORWARDREF)
-    own = vars(holder) if isinstance(holder, type) else {"__annotations__": holder.__annotations__}
-    spelled = own.get("__annotations__")
-    return spelled if isinstance(spelled, Mapping) else {}  # a type of C has a descriptor there
+    return [_Annotation(*pair) for pair in spelled_annotations(holder).items()]
 
 
 def _field(field: dataclasses.Field[Any]) -> object:
