@@ -384,9 +384,6 @@ class _Reader:
             self.reads_all = self.reads_all or inner.reads_all
             self.asks |= inner.asks
             self.spelled += [inner.spelled] if inner.spelled else []
-            if value.co_name == "__annotate__" and self.code.co_flags & inspect.CO_OPTIMIZED:
-                self.spelled.append(inner.digest)  # since 3.14, for a nested function
-                return ["annotations"]
             return ["code", inner.digest]
         return ["value", Encoder().whole(value)]
 
