@@ -102,8 +102,8 @@ class Record(NamedTuple):
             document["manifest"],
             document["digest"],
             fields,
-            document["created"],
-            document["duration_s"],
-            document["metrics"],
-            document["provenance"],
+            float(document["created"]),
+            float(document["duration_s"]),
+            dict(document["metrics"]),
+            dict(document["provenance"]),
         )

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ from prefect_mlpipe.core.places.backends import Backend, LocalBackend
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.places.stat_index import StatIndex
 from prefect_mlpipe.core.record import Record, StoredValue
+from prefect_mlpipe.core.storing import documents
 from prefect_mlpipe.core.storing.soundness import Soundness
 from prefect_mlpipe.core.storing.stored_values import Values
 from prefect_mlpipe.errors import StoreUnavailable
@@ -55,6 +57,7 @@ TORN_ATTEMPTS = 5
 TORN_WAIT_S = 0.002
 LONGEST_NAME = 120
 
+_RUN_NAME = re.compile(r"\d+-[^/\0]+\.json")
 _HEAD = b'{"checksum":"'
 _BODY = b'","record":'
 _BODY_AT = len(_HEAD) + 64 + len(_BODY)
@@ -238,7 +241,8 @@ class Store:
         if code_digest in self._codes:
             return True
         self._open()
-        if self._backend.exists(f"code/{code_digest[:2]}/{code_digest}"):
+        name = _code_name(code_digest)
+        if name not in self._damaged and self._backend.exists(name):
             self._codes.add(code_digest)
             return True
         return False
@@ -248,14 +252,14 @@ class Store:
         if code_digest in self._codes:
             return
         self._begin()
-        name = f"code/{code_digest[:2]}/{code_digest}"
-        if not (self.is_local and self._backend.exists(name)):
+        name = _code_name(code_digest)
+        if not (self.is_local and name not in self._damaged and self._backend.exists(name)):
             self._backend.replace(name, orjson.dumps(dict(parts)))
         self._codes.add(code_digest)
 
     def read_code(self, code_digest: str) -> dict[str, Any] | None:
         """Give what `write_code` kept."""
-        return self._document(f"code/{code_digest[:2]}/{code_digest}")
+        return self._document(_code_name(code_digest), documents.Code)
 
     def write_latest(self, function: str, document: Mapping[str, Any]) -> None:
         """Keep the latest manifest of a function, in place of the one before."""
@@ -264,7 +268,7 @@ class Store:
 
     def read_latest(self, function: str) -> dict[str, Any] | None:
         """Give the latest manifest of a function."""
-        return self._document(f"latest/{_quoted(function)}.json")
+        return self._document(f"latest/{_quoted(function)}.json", documents.Latest)
 
     # --- what a watcher of data has seen ---------------------------------------------------------
 
@@ -275,7 +279,7 @@ class Store:
 
     def read_watch(self, name: str) -> dict[str, Any] | None:
         """Give what `write_watch` kept."""
-        return self._document(f"watches/{_quoted(name)}.json")
+        return self._document(f"watches/{_quoted(name)}.json", documents.Watch)
 
     # --- published values ------------------------------------------------------------------------
 
@@ -285,8 +289,9 @@ class Store:
         """Keep a version of a published value, once, and let an alias point to it."""
         self._begin()
         folder = f"published/{_quoted(name)}"
-        if not self._backend.exists(f"{folder}/versions/{version}.json"):
-            self._backend.replace(f"{folder}/versions/{version}.json", orjson.dumps(dict(document)))
+        place = f"{folder}/versions/{version}.json"
+        if self._document(place, documents.Published) is None:
+            self._backend.replace(place, orjson.dumps(dict(document)))
         for pointer in {"latest", alias or "latest"}:
             self._backend.replace(f"{folder}/aliases/{_quoted(pointer)}", version.encode())
 
@@ -295,8 +300,8 @@ class Store:
         self._open()
         folder = f"published/{_quoted(name)}"
         found = self._backend.read(f"{folder}/aliases/{_quoted(version)}")
-        version = found.decode() if found is not None else version
-        return self._document(f"{folder}/versions/{_quoted(version)}.json")
+        version = found.decode(errors="replace") if found is not None else version
+        return self._document(f"{folder}/versions/{_quoted(version)}.json", documents.Published)
 
     # --- runs ---------------------------------------------------------------------------------
 
@@ -330,7 +335,7 @@ class Store:
     def read_run(self, pipeline: str, run_id: str) -> dict[str, Any] | None:
         """Give the manifest of a run."""
         name = self._run_name(pipeline, run_id)
-        return self._document(f"runs/{_quoted(pipeline)}/{name}") if name else None
+        return self._run(pipeline, name) if name else None
 
     def list_runs(self, pipeline: str) -> list[str]:
         """Give the ids of the runs of a pipeline, newest first."""
@@ -339,12 +344,16 @@ class Store:
     def last_run(self, pipeline: str) -> dict[str, Any] | None:
         """Give the manifest of the run that started last; two reads, however many there are."""
         self._open()
-        name = self._backend.read(f"runs/{_quoted(pipeline)}/last")
-        found = name and self._document(f"runs/{_quoted(pipeline)}/{name.decode()}")
+        pointer = self._backend.read(f"runs/{_quoted(pipeline)}/last") or b""
+        name = pointer.decode(errors="replace")
+        found = self._run(pipeline, name) if _RUN_NAME.fullmatch(name) else None
         if found:
             return found
-        names = self._listed_runs(pipeline)
-        return self._document(f"runs/{_quoted(pipeline)}/{names[0]}") if names else None
+        each = (self._run(pipeline, name) for name in self._listed_runs(pipeline))
+        return next((run for run in each if run is not None), None)
+
+    def _run(self, pipeline: str, name: str) -> dict[str, Any] | None:
+        return self._document(f"runs/{_quoted(pipeline)}/{name}", documents.Run)
 
     def _run_name(self, pipeline: str, run_id: str) -> str | None:
         name = self._run_names.get((pipeline, run_id))
@@ -383,17 +392,19 @@ class Store:
         lost is computed again."""
         self._backend.sync()
 
-    def _document(self, name: str) -> dict[str, Any] | None:
+    def _document(self, name: str, shape: type[Any]) -> dict[str, Any] | None:
+        """Read what can be relied on; what cannot is reported once, and is as if it were gone."""
         self._open()
         data = self._backend.read(name)
         if data is None:
             return None
         try:
-            found: dict[str, Any] = orjson.loads(data)
+            return documents.read(data, shape)
         except ValueError:
-            logger.warning("%s in %s is damaged and not used", name, self.url)
+            if name not in self._damaged:
+                logger.warning("%s in %s is damaged and not used", name, self.url)
+                self._damaged.add(name)
             return None
-        return found
 
     def _open(self) -> None:
         """Look at the layout's version, once."""
@@ -445,6 +456,10 @@ def _local_folder(url: str) -> str | None:
     return None if "://" in url else os.path.expanduser(url)
 
 
+def _code_name(code_digest: str) -> str:
+    return f"code/{code_digest[:2]}/{code_digest}"
+
+
 def _record_name(key: str) -> str:
     return f"records/{key[:2]}/{key}"
 
@@ -477,6 +492,8 @@ def _unsealed(key: str, data: bytes) -> Record | None:
         return None
     try:
         record = Record.from_json(orjson.loads(body))
-    except (ValueError, TypeError, KeyError):
+        # No more than this, for speed: its checksum was right, so one of us has written it.
+        documents.check_manifest(record.manifest)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return record if record.key == key else None
+    return record if record.key == key and type(record.digest) is str else None

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 
@@ -28,11 +30,53 @@ def path_of(store: Store, value: StoredValue) -> Path:
     return Path(path)
 
 
+VALUE = StoredValue("d" * 64, "c" * 64, 5, "int", "json", ("numpy",), b"12345")
+MANIFEST = Manifest("m.train", "c" * 64, {"x": "d" * 64}, {}, "1", {"python": "3"}, {"x": "1"}, {})
+
+
 def a_record(key: str = "ab" * 32, number: int = 0, **metrics: float) -> Record:
-    value = StoredValue("d" * 64, "c" * 64, 5, "int", "json", ("numpy",), b"12345")
-    return Record(
-        key, {"code": {"x": 1}}, "d" * 64, {"": value}, 12.5, 0.25, metrics, {"run": str(number)}
-    )
+    run = {"run": str(number)}
+    return Record(key, MANIFEST.to_json(), "d" * 64, {"": VALUE}, 12.5, 0.25, metrics, run)
+
+
+def some_code(**parts: str) -> dict[str, Any]:
+    looks = {label: ["def f(): ...", {"default x": "1"}] for label in parts}
+    return {"parts": parts, "looks": looks, "elsewhere": {"helpers.other": "c" * 64}}
+
+
+def a_run(name: object = "one", state: str = "completed") -> dict[str, Any]:
+    """The manifest of a run of one step, which failed."""
+    node = {
+        "name": "train",
+        "items": None,
+        "state": "failed",
+        "reasons": [["first run", "", "", ""]],
+        "key": None,
+        "earlier_key": "ab" * 32,
+        "manifest": MANIFEST.to_json(),
+        "fields": {"": VALUE.to_json()},
+        "reused_from": None,
+        "duration_s": 0.5,
+        "metrics": {"accuracy": 0.5},
+        "logs": ["trained"],
+        "error": "ValueError: too deep",
+    }
+    return {
+        "id": str(name),
+        "name": "brave-otter",
+        "pipeline": "digits",
+        "state": state,
+        "error": None,
+        "started": 1.0,
+        "ended": 2.0,
+        "parameters": {"depth": 3},
+        "returned": None,
+        "warnings": [],
+        "saved_s": 0,
+        "saved_bytes": 0,
+        "graph": {"nodes": []},
+        "nodes": [node],
+    }
 
 
 def forced(write: Callable[[Path], object], path: Path) -> None:
