@@ -126,7 +126,7 @@ class Run(TypedDict):
     nodes: list[Entry]
 
 
-def read(data: bytes, shape: type[Any]) -> dict[str, Any]:
+def read(data: bytes, shape: Any) -> dict[str, Any]:
     """Return a document.
 
     Raises:
