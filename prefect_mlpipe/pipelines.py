@@ -18,13 +18,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
+from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow
-from prefect.utilities.callables import get_call_parameters
 
 from prefect_mlpipe import active
 from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads, adopt_computes
-from prefect_mlpipe.core.annotations import resolve_annotations
+from prefect_mlpipe.core.annotations import resolve_annotations, signature_of
 from prefect_mlpipe.core.graph import Graph, outputs_in
 from prefect_mlpipe.core.shipping import Shipped
 from prefect_mlpipe.core.store import Store
@@ -146,7 +145,7 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
     @property
     def runs(self) -> Runs:
         """The finished runs of this pipeline in its store."""
-        return Runs(self.open_store(), self.name, inspect.signature(self.body).parameters)
+        return Runs(self.open_store(), self.name, signature_of(self.body).parameters)
 
     def visualize(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: Prefect's picture knows tasks only.
@@ -231,17 +230,17 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         return self.validate_parameters(bound)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        signature = signature_of(self.body)
         try:
-            return get_call_parameters(self.body, args, kwargs)
-        except (ParameterBindError, SignatureMismatchError, TypeError) as error:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
             raise InvalidParameters(
                 f"Pipeline '{self.name}' was called with parameters that do not fit.",
-                {
-                    "signature": f"{self.body.__name__}{inspect.signature(self.body)}",
-                    "problem": str(error).splitlines()[-1],
-                },
+                {"signature": f"{self.body.__name__}{signature}", "problem": str(error)},
                 "Correct the call; nothing ran.",
             ) from None
+        bound.apply_defaults()
+        return dict(bound.arguments)
 
     def bind_inline(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the parameters of a call in another body, validated if none is a promise."""
@@ -257,11 +256,11 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         Raises:
             InvalidParameters: one is not of its type, or its name is unknown.
         """
-        unknown = sorted(set(parameters) - set(inspect.signature(self.body).parameters))
+        unknown = sorted(set(parameters) - set(signature_of(self.body).parameters))
         if unknown:
             raise InvalidParameters(
                 f"Pipeline '{self.name}' has no parameter '{unknown[0]}'.",
-                {"parameters": ", ".join(inspect.signature(self.body).parameters)},
+                {"parameters": ", ".join(signature_of(self.body).parameters)},
                 "Correct the name; nothing ran.",
             )
         parameters = restore(parameters, self.open_store)
@@ -319,7 +318,7 @@ def _runner(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Callab
 
     # Prefect and pydantic would look up spelled annotations in this module, not in the body's.
     types = resolve_annotations(body, scope)
-    signature = inspect.signature(body)
+    signature = signature_of(body)
     parameters = [
         parameter.replace(annotation=types.get(parameter.name, parameter.annotation))
         for parameter in signature.parameters.values()
@@ -353,7 +352,7 @@ def _refuse_body(body: Any) -> None:
 
 
 def _unnamed(body: Callable[..., Any]) -> str:
-    kinds = {parameter.kind for parameter in inspect.signature(body).parameters.values()}
+    kinds = {parameter.kind for parameter in signature_of(body).parameters.values()}
     if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
         return "*args or **kwargs"
     return "positional-only parameters" if inspect.Parameter.POSITIONAL_ONLY in kinds else ""

@@ -110,7 +110,8 @@ class Planner:
         first = next((item for item in run.items or () if item.reasons), None)
         if first is not None:
             lines = explanation(first.reasons, *self._sides(first), self._outputs.store)
-            return [f"  {reason}" for reason in reasons] + ["", f"  {first.name}", *lines]
+            told = (f"  {line}".rstrip() for line in lines)
+            return [f"  {reason}" for reason in reasons] + ["", f"  {first.name}: run", *told]
         return explanation(reasons, *self._sides(run), self._outputs.store)
 
     def _sides(self, run: StepRun) -> tuple[Side | None, Side | None]:

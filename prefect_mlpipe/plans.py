@@ -112,10 +112,7 @@ class Plan(Sequence[StepPlan]):
     # -- as text ----------------------------------------------------------------------------------
 
     def __str__(self) -> str:
-        rows = self._rows()
-        names = ["step", "action", "why", "compute", "expected"]
-        if all(step.compute == "default" for step in self.steps):
-            names.remove("compute")
+        rows, names = self._rows(), self._columns()
         width = min(max(shutil.get_terminal_size((_WIDE, 24)).columns, _NARROW), _WIDE)
         head = box.SIMPLE_HEAD
         table = Table(box=head, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
@@ -135,14 +132,20 @@ class Plan(Sequence[StepPlan]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        names = self._columns()
         body = ""
         for row in self._rows():
-            why = "<br>".join(map(escape, row.why))
-            cells = [escape(row.step), escape(row.action), why, escape(row.compute)]
-            body += _html_row("td", [*cells, escape(row.expected)])
+            cells = {name: escape(str(cell)) for name, cell in row._asdict().items()}
+            cells["why"] = "<br>".join(map(escape, row.why))
+            body += _html_row("td", [cells[name] for name in names])
         notes = "<br>".join(map(escape, [self._total(), *self._notes()]))
-        head = _html_row("th", _Row._fields)
+        head = _html_row("th", names)
         return f"<table><thead>{head}</thead><tbody>{body}</tbody></table><p>{notes}</p>"
+
+    def _columns(self) -> list[str]:
+        """Return which columns say something."""
+        only = all(step.compute == "default" for step in self.steps)
+        return [name for name in _Row._fields if not (only and name == "compute")]
 
     def _rows(self) -> list[_Row]:
         rows = [self._row([step]) for step in self.steps]

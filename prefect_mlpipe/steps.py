@@ -33,7 +33,14 @@ from typing import (
 )
 
 from prefect_mlpipe.active import active_tracer
-from prefect_mlpipe.core.annotations import Fields, bare, declared_fields, resolve_annotations
+from prefect_mlpipe.core.annotations import (
+    Fields,
+    bare,
+    declared_fields,
+    resolve_annotations,
+    signature_of,
+    spelled_annotations,
+)
 from prefect_mlpipe.core.encoding.parts import label_of_module
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.errors import InvalidStep
@@ -196,7 +203,7 @@ class Signature:
 
     def __init__(self, fn: Callable[..., Any], step: str) -> None:
         self.step = step
-        self.signature = inspect.signature(fn)
+        self.signature = signature_of(fn)
         parameters = self.signature.parameters.values()
         self.names = [parameter.name for parameter in parameters]
         self.simple = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
@@ -383,7 +390,7 @@ def local_names(fn: Any, depth: int) -> Mapping[str, Any] | None:
     """Return the names around a function inside another that its annotations use."""
     if "<locals>" not in getattr(fn, "__qualname__", ""):
         return None
-    spelled = [text for text in fn.__annotations__.values() if isinstance(text, str)]
+    spelled = [text for text in spelled_annotations(fn).values() if isinstance(text, str)]
     used = set(re.findall(r"\w+", " ".join(spelled)))
     return {n: value for n, value in sys._getframe(depth).f_locals.items() if n in used}
 
@@ -391,7 +398,7 @@ def local_names(fn: Any, depth: int) -> Mapping[str, Any] | None:
 def _refuse_function(fn: Any) -> None:
     name = getattr(fn, "__name__", repr(fn))
     found = _not_a_function(fn, name)
-    if found is None and "wait_for" in inspect.signature(fn).parameters:
+    if found is None and "wait_for" in signature_of(fn).parameters:
         found = "given a parameter called 'wait_for', which Prefect reserves", "Rename it."
     if found is not None:
         raise InvalidStep(f"Step '{name}' is {found[0]}.", {}, found[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -321,6 +322,22 @@ def test_a_plan_is_a_table_in_a_notebook() -> None:
     assert "! &lt;b&gt;" in html
 
 
+@pytest.mark.parametrize("compute", ["default", "gpu"])
+def test_text_and_notebook_show_the_same_columns(compute: str) -> None:
+    plan = Plan("digits", [StepPlan("load", "run", reasons("main.f"), compute, 2.0)], None)
+    named = re.findall(r"<th[^>]*>(\w+)</th>", plan._repr_html_())
+    assert named == str(plan).splitlines()[0].split()
+    assert ("compute" in named) == (compute == "gpu")
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", plan._repr_html_())
+    assert dict(zip(named, cells, strict=True)) == {
+        **dict.fromkeys(named, compute),
+        "step": "load",
+        "action": "run",
+        "why": "code changed: main.f",
+        "expected": "2.0 s",
+    }
+
+
 def test_a_plan_explains_its_steps(project: Project) -> None:
     owned = project.own(digits)
     with pytest.raises(KeyError, match=r"no step 'lod'; it has load, split"):
@@ -352,8 +369,8 @@ def test_items_are_counted_and_the_first_is_explained(project: Project) -> None:
         "  parameter 'n' changed: 2 → 5",
         "  parameter 'n' changed: 3 → 6",
     ]
-    assert lines[3:5] == ["", "  load[1]"]
-    assert lines[-1] == "  parameter 'n' changed: 2 → 5"
+    assert lines[3:5] == ["", "  load[1]: run"]
+    assert lines[-1] == "    parameter 'n' changed: 2 → 5"
 
 
 def test_a_plan_is_a_sequence(project: Project) -> None:

@@ -6,8 +6,10 @@ import asyncio
 import functools
 import inspect
 import pickle
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -16,7 +18,7 @@ from prefect import Task
 from prefect.utilities.engine import resolve_inputs_sync
 
 from prefect_mlpipe import File, Resources, pipeline, resolve, step, unmapped
-from prefect_mlpipe.errors import InvalidStep, UnresolvedOutput
+from prefect_mlpipe.errors import InvalidParameters, InvalidStep, UnresolvedOutput
 from tests.project import Project, ran
 
 
@@ -43,6 +45,43 @@ def test_signature_docstring_and_name_survive() -> None:
     assert double.__doc__ == "Multiply."
     assert double.__name__ == "double"
     assert repr(double) == "<step 'double'>"
+
+
+LATER = """
+from typing import TYPE_CHECKING, NamedTuple
+from prefect_mlpipe import pipeline, step
+if TYPE_CHECKING:
+    from nowhere import Unknown
+
+@step
+def parted(table: Unknown, start: Start) -> Parts:
+    return Parts(start.at, table)
+
+@pipeline
+def main(table: Unknown, start: Start) -> Unknown:
+    return parted(table, start).second
+
+class Start:
+    at = 1
+
+class Parts(NamedTuple):
+    first: int
+    second: str
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated at once")
+def test_annotations_may_name_what_comes_later_or_is_for_a_type_checker_alone(
+    tmp_path: Path,
+) -> None:
+    names: dict[str, Any] = {"__name__": "later"}
+    exec(compile(LATER, "later.py", "exec", dont_inherit=True), names)
+    main = names["main"].with_options(store=str(tmp_path))
+    assert main.local("rows", names["Start"]()) == "rows"
+    assert names["parted"].fields.types == (int, str)
+    assert [each.action for each in main.plan("rows", names["Start"]())] == ["reuse"]
+    with pytest.raises(InvalidParameters, match="missing a required argument: 'start'"):
+        main.plan("rows")
 
 
 def test_a_step_can_be_pickled() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -78,9 +79,33 @@ def resolve_annotations(
         names: further names that annotations may use: locals of the place of definition.
     """
     plain = inspect.unwrap(function)
-    spelled = getattr(plain, "__annotations__", {})
+    spelled = spelled_annotations(plain)
     scope = {**getattr(plain, "__globals__", {}), **(names or {}), **_closure_names(plain)}
     return {name: _resolve(spelling, scope) for name, spelling in spelled.items()}
+
+
+def spelled_annotations(holder: Any) -> Mapping[str, Any]:
+    """Return the annotations of a function, or of a class without its bases, as they are written.
+
+    Since Python 3.14 they are evaluated when they are asked for, and a name may be unknown yet, or
+    be meant for a type checker alone: it stays a `ForwardRef`.
+    """
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(holder, format=annotationlib.Format.FORWARDREF)
+    own = vars(holder) if isinstance(holder, type) else None
+    spelled = getattr(holder, "__annotations__", {}) if own is None else own.get("__annotations__")
+    return spelled if isinstance(spelled, Mapping) else {}  # a type of C has a descriptor there
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a function, whatever its annotations name."""
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return inspect.signature(function, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(function)
 
 
 def _closure_names(function: Any) -> dict[str, Any]:
@@ -130,7 +155,7 @@ def _class_hints(cls: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls)
     except Exception:  # as in `_resolve`
-        return dict.fromkeys(getattr(cls, "__annotations__", {}), Any)
+        return dict.fromkeys(spelled_annotations(cls), Any)
 
 
 def bare(annotation: Any) -> Any:

@@ -28,7 +28,7 @@ from typing import Any
 from tests.reuse.child import LOG_MODULE
 
 ROOT = Path(__file__).parents[2]
-FRESH = os.environ.get("MLPIPE_TESTS_FRESH") == "1"  # an interpreter of its own for every job
+FRESH = os.environ.get("MLPIPE_TESTS_FRESH") == "1"  # an interpreter of its own for every run
 HEADER = """\
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ class Lab:
         after: str = "",
         cwd: Path | None = None,
         environ: Mapping[str, str] | None = None,
-        fresh: bool = FRESH,
+        fresh: bool | None = None,
     ) -> Process:
         """Start a process that imports the project and runs its pipeline.
 
@@ -250,7 +250,10 @@ class Lab:
             setup: statements for the namespace of the main module, before anything else.
             after: an expression in that namespace, evaluated after the run; plain JSON.
             fresh: a new interpreter instead of a fork; needed for a hash seed of its own, or flags.
+                The oracle has neither keys nor a store: it is forked unless this says otherwise.
         """
+        if fresh is None:
+            fresh = FRESH and how != "oracle"
         number = next(self._count)
         job_file = self.place / f"job-{number}"
         log = self.place / f"ran-{number}"

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from prefect_mlpipe.core.annotations import spelled_annotations
 from prefect_mlpipe.core.encoding.encode import Encoder, branch
 from prefect_mlpipe.core.encoding.parts import (
     Attributes,
@@ -32,7 +33,7 @@ from prefect_mlpipe.core.encoding.parts import (
     owner_of_function,
 )
 from prefect_mlpipe.core.encoding.pieces import Piece, count, record, text, unordered
-from prefect_mlpipe.core.encoding.type_hints import Annotation, annotations_of, spelled
+from prefect_mlpipe.core.encoding.type_hints import Annotation, annotations_of
 from prefect_mlpipe.core.environment import USER, Owner, owner_of
 
 # What Python and libraries keep in a class for themselves.
@@ -46,6 +47,7 @@ _NOISE: Final = frozenset(
         "__attrs_attrs__",
         "__attrs_props__",
         "__class_vars__",
+        "__classdictcell__",
         "__conditional_annotations__",
         "__dataclass_fields__",
         "__dataclass_params__",
@@ -278,7 +280,7 @@ def _seen_by_checks(cls: Any) -> Iterator[tuple[str, object]]:
     if type(cls) is abc.ABCMeta or (isinstance(cls, abc.ABCMeta) and _registered(cls)):
         yield ("registered", _Registered(cls))
     if vars(cls).get("_is_runtime_protocol"):
-        yield ("members", sorted(spelled(cls)))
+        yield ("members", sorted(spelled_annotations(cls)))
 
 
 def _said_of_bases(own: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

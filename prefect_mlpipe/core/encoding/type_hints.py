@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import ast
 import functools
-import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
+from prefect_mlpipe.core.annotations import spelled_annotations
 from prefect_mlpipe.core.encoding.encode import Encoder
 from prefect_mlpipe.core.encoding.pieces import Piece, packed, record, text
 
@@ -23,18 +23,7 @@ _TYPE_VARIABLES: Final = (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple)
 
 def annotations_of(holder: Any) -> list[object]:
     """Return the annotations of a class or a function, to be encoded by what they mean."""
-    return [Annotation(*pair) for pair in spelled(holder).items()]
-
-
-def spelled(holder: Any) -> Mapping[str, object]:
-    """Return the annotations of a class or a function as they are: values, or texts."""
-    if sys.version_info >= (3, 14):
-        import annotationlib
-
-        return annotationlib.get_annotations(holder, format=annotationlib.Format.FORWARDREF)
-    own = vars(holder) if isinstance(holder, type) else {"__annotations__": holder.__annotations__}
-    found = own.get("__annotations__")
-    return found if isinstance(found, Mapping) else {}  # a type of C has a descriptor there
+    return [Annotation(*pair) for pair in spelled_annotations(holder).items()]
 
 
 class Annotation:

@@ -1,7 +1,7 @@
 """Take out of bytecode what only evaluates the annotations of nested functions.
 
-Knows how Python up to 3.13 builds them: as a tuple below the code of the function; 3.14 makes a
-function of them, which the reader of bytecode knows by its name. Knows nothing of what they mean.
+Knows how Python builds them: below the code of the function, up to 3.13 as a tuple, since 3.14 as a
+function that makes them when they are asked for. Knows nothing of what they mean.
 
 Worth arguing: the annotations of a function at the top of a module never show in bytecode, and
 those of one inside another should not either. They are kept aside, for code that reads annotations.
@@ -27,7 +27,7 @@ _KEPT: Final = frozenset(
     for name, code in dis.opmap.items()
     if name.startswith("STORE_FAST") or name in ("STORE_DEREF", "STORE_NAME")
 )
-_ANNOTATIONS, _CLOSURE = 4, 8
+_ANNOTATIONS, _CLOSURE = 4 | 16, 8  # a tuple, or a function since 3.14
 
 
 class Plain(NamedTuple):
@@ -70,7 +70,7 @@ def without_annotations(
         if taken is None:
             continue
         spelled += (_spelled(code, units[each], arguments[each]) for each in taken)
-        for each in (*taken, *(a for a in attributes if arguments[a] == _ANNOTATIONS)):
+        for each in (*taken, *(a for a in attributes if arguments[a] & _ANNOTATIONS)):
             found[each] = _NOP
         if _SET < 0:
             plain[at] &= ~_ANNOTATIONS
@@ -133,11 +133,18 @@ def _first(units: bytes, arguments: Sequence[int], starts: Sequence[int], last: 
 def _spelled(code: CodeType, operation: int, argument: int) -> bytes:
     if operation in _CONST:
         constant = code.co_consts[argument]
-        return b"c" + (constant.co_code if isinstance(constant, CodeType) else _text(constant))
+        return b"c" + _spelled_constant(constant)
     if operation in _NAMED:
         # Some operations have flags beside the number of the name; a wrong name is as telling.
         return b"n" + _text([argument, *code.co_names])
     return b"o" + _text((operation, argument))
+
+
+def _spelled_constant(constant: object) -> bytes:
+    if not isinstance(constant, CodeType):
+        return _text(constant)
+    inner = map(_spelled_constant, constant.co_consts)
+    return b"".join((_text((constant.co_code, constant.co_names, constant.co_freevars)), *inner))
 
 
 def _text(value: object) -> bytes:

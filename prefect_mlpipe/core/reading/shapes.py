@@ -10,7 +10,6 @@ its shape and has one digest with it, not one of its own that would enter the ot
 
 from __future__ import annotations
 
-import inspect
 import marshal
 import re
 import weakref
@@ -145,7 +144,7 @@ class _Reader:
         if body.spelled:
             self.spelled.append(body.spelled)
         constants = [
-            value if type(value) in SCALARS else self._constant(value, code)
+            value if type(value) in SCALARS else self._constant(value)
             for value in map(
                 code.co_consts.__getitem__, compress(arguments, operations.translate(IS_CONST))
             )
@@ -157,20 +156,13 @@ class _Reader:
         instructions = (operations, body.content(), body.targets, body.handlers)
         return (_signature(code), shown, instructions, names, constants)
 
-    def _constant(self, value: object, outer: CodeType) -> object:
+    def _constant(self, value: object) -> object:
         """Return a scalar, or a tuple of them, as it is; anything else as a list."""
         if type(value) is tuple and SCALARS.issuperset(map(type, value)):
             return value
         if not isinstance(value, CodeType):
             return ["value", Encoder().whole(value)]
-        before = len(self.nested)
-        fields = self._fields(value)
-        if value.co_name == "__annotate__" and outer.co_flags & inspect.CO_OPTIMIZED:
-            # Since 3.14, for a nested function.
-            self.spelled.append(_digest(fields, self.nested[before:]))
-            del self.nested[before:]
-            return ["annotations"]
-        self.nested.append(fields)
+        self.nested.append(self._fields(value))
         return ["code"]
 
     def _look_around(self, body: Instructions, names: list[str], constants: list[object]) -> None:

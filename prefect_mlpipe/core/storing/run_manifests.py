@@ -70,8 +70,8 @@ class RunManifests:
         found = self._documents.read(f"{_folder(pipeline)}/{name}") if name else None
         if found is not None:
             return found
-        names = self._listed(pipeline)
-        return self._documents.read(f"{_folder(pipeline)}/{names[0]}") if names else None
+        each = (self._documents.read(f"{_folder(pipeline)}/{n}") for n in self._listed(pipeline))
+        return next((run for run in each if run is not None), None)
 
     def pin(self, pipeline: str, run_id: str, pinned: bool = True) -> None:
         """Have a run stay, with all that it made and used, until this is taken back."""
