@@ -165,4 +165,4 @@ def _look(store: Store, count: int) -> None:
     """Read a hundred records from everywhere in the store."""
     step = max(1, count // 100)
     for number in range(0, 100 * step, step):
-        store.records.read(_key(number))
+        store.records.read(_key(number % count))
