@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from prefect_mlpipe.baseline import Baseline
 from prefect_mlpipe.compute.targets import Target, adopt_computes
 from prefect_mlpipe.core.graph import Graph, Node, Output, replace_outputs
 from prefect_mlpipe.core.store import Store
@@ -26,7 +27,7 @@ from prefect_mlpipe.engine.protocols import Reporter, Runner
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.errors import RunCancelled, StoreUnavailable, UnresolvedOutput
-from prefect_mlpipe.runs import Baseline, plain
+from prefect_mlpipe.runs import plain
 from prefect_mlpipe.settings import Failures
 from prefect_mlpipe.tracing import Tracer
 

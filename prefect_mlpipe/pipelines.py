@@ -22,6 +22,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow
 
 from prefect_mlpipe import active
+from prefect_mlpipe.baseline import Baseline
 from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads, adopt_computes
 from prefect_mlpipe.core.annotations import resolve_annotations, signature_of
 from prefect_mlpipe.core.graph import Graph, outputs_in
@@ -42,7 +43,7 @@ from prefect_mlpipe.pipeline_options import (
 )
 from prefect_mlpipe.planning import Barrier, Planner
 from prefect_mlpipe.plans import Plan
-from prefect_mlpipe.runs import Baseline, Runs
+from prefect_mlpipe.runs import Runs
 from prefect_mlpipe.settings import Failures, Settings
 from prefect_mlpipe.steps import Step, local_names
 from prefect_mlpipe.stores import open_store

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from prefect_mlpipe.baseline import Baseline
 from prefect_mlpipe.compute.targets import compute_of
 from prefect_mlpipe.core.decide import Options, Reuse, Run, decide
 from prefect_mlpipe.core.graph import Graph, Node, Output
@@ -24,7 +25,6 @@ from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.explaining import Side, explanation, side_of_record, values_in
 from prefect_mlpipe.plans import Plan, StepPlan
-from prefect_mlpipe.runs import Baseline
 
 
 class Barrier(BaseException):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -247,3 +249,21 @@ def test_a_run_that_the_body_ended_leaves_its_manifest(project: Project) -> None
     assert run.state == "failed"
     assert run.error is not None
     assert "KeyError: 'body'" in run.error
+
+
+def test_a_pinned_run_stays_with_its_values_whatever_is_pruned(project: Project) -> None:
+    owned = project.own(digits)
+    for n in (1, 2):
+        owned.local(n)
+    first, last = owned.runs.list()[1], owned.runs.last()
+    first.pin()
+    assert (first.pinned, last.pinned) == (True, False)
+    for path in Path(project.store.url).rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    assert project.store.prune(keep_last=0).counts["runs"] == 1
+    assert [run.id for run in owned.runs] == [first.id]
+    project.ran()
+    owned.local(1)
+    assert project.ran() == []
+    first.unpin()
+    assert not first.pinned

@@ -31,6 +31,7 @@ LAYERS = (
     "reporting",
     "compute",
     "explaining",
+    "baseline",
     "runs",
     "publishing",
     "parameters",

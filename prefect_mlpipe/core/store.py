@@ -36,6 +36,7 @@ from prefect_mlpipe.core.leases.remote_leases import RemoteLeases
 from prefect_mlpipe.core.places import copies
 from prefect_mlpipe.core.places.backends import Backend, LocalBackend
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
+from prefect_mlpipe.core.places.remote_errors import shown
 from prefect_mlpipe.core.places.stat_index import StatIndex
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.storing.codes import Codes
@@ -79,6 +80,7 @@ class Store:
         storage_options: given to fsspec as they are; never printed.
 
     Attributes:
+        url: as it was given, without a password.
         records: what executed steps left, by key.
         runs: run manifests.
         published: published values.
@@ -97,18 +99,19 @@ class Store:
         signing_key: str | None = None,
         **storage_options: Any,
     ) -> None:
-        self.url = os.fspath(url)
+        self._url = os.fspath(url)
+        self.url = shown(self._url)
         self._options = storage_options
         self._signing_key = signing_key
         self._cache_folder = cache_folder or default_cache_folder()
         self._given_index = stat_index
         self.stat_index = stat_index or StatIndex(self._cache_folder)
-        folder = _local_folder(self.url)
+        folder = _local_folder(self._url)
         if folder is not None:
             local = LocalBackend(folder, self.url)
             self._attach(local, local, None)
         else:
-            remote = RemoteBackend(self.url, **storage_options)
+            remote = RemoteBackend(self._url, **storage_options)
             self._attach(remote, LocalBackend(os.path.join(self._cache_folder, "copies")), remote)
 
     def _attach(self, backend: Backend, local: LocalBackend, remote: RemoteBackend | None) -> None:
@@ -142,7 +145,7 @@ class Store:
             "cache_folder": self._cache_folder,
             "signing_key": self._signing_key,
         }
-        return _restored, (self.url, options, self._given_index)
+        return _restored, (self._url, options, self._given_index)
 
     # --- values -------------------------------------------------------------------------------
 
@@ -304,6 +307,7 @@ def _restored(url: str, options: dict[str, Any], stat_index: StatIndex | None) -
 
 def _local_folder(url: str) -> str | None:
     """The folder that a URL names, `None` if it lies elsewhere."""
-    if url.startswith("file://"):
-        return url.removeprefix("file://")
+    for protocol in ("file://", "local://"):
+        if url.startswith(protocol):
+            return url.removeprefix(protocol)
     return None if "://" in url else os.path.expanduser(url)

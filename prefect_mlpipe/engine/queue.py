@@ -16,11 +16,12 @@ from prefect_mlpipe.core.decide import Reuse
 from prefect_mlpipe.core.files import noting_files
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.leases.leases import Leases
-from prefect_mlpipe.core.manifest import Reason, sentences
+from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.current import Current
 from prefect_mlpipe.engine.calls import Done, InputLost, StepCall
 from prefect_mlpipe.engine.deciding import Decider
+from prefect_mlpipe.engine.doubt import Doubt
 from prefect_mlpipe.engine.failing import Failing
 from prefect_mlpipe.engine.loglines import damage
 from prefect_mlpipe.engine.mapping import expand
@@ -91,9 +92,7 @@ class Queue:
         self._failures = failures
         self._current = current
         self._clock = clock
-        # Whether to try, before a step runs, if the store would take what it returns. A remote one
-        # is believed at first: a try costs requests.
-        self._in_doubt = outputs.store.is_local
+        self._doubt = Doubt(outputs.store)
         self._until: Callable[[], bool] = lambda: False
         self._leaders: dict[str, StepRun] = {}
         self._keyed: list[StepRun] = []  # their records are asked for in one call
@@ -244,7 +243,10 @@ class Queue:
                 self._reuse(run, decision.record)
                 return
             run.reasons = decision.reasons
-            if self._in_doubt and not self._can_write(run):
+            problem = self._doubt.problem(run)
+            if problem is not None:
+                self.stopped = self.stopped or f"nothing can be written into {self._store.url}"
+                self._fail(run, problem)
                 return
             refreshed = any(reason.kind == "refresh asked" for reason in run.reasons)
             if not run.node.step.cached:
@@ -263,40 +265,6 @@ class Queue:
             self.warn(found)
         run.manifest = self._decider.kept(run.node, run.manifest)
         self._submit(run, replace=refreshed or record is not None)
-
-    def _can_write(self, run: StepRun) -> bool:
-        """Fail a run whose work could not be kept before it is done, and let nothing new start."""
-        try:
-            self._store.require_writable()
-        except StoreUnavailable as error:
-            why = "; ".join(sentences(run.reasons, 3))
-            self.stopped = self.stopped or f"nothing can be written into {self._store.url}"
-            self._fail(
-                run,
-                StoreUnavailable(
-                    f"Step '{run.name}' must run ({why}), but nothing can be written into the "
-                    f"store {self._store.url}. It did not run.",
-                    error.facts,
-                    error.advice,
-                ),
-            )
-            return False
-        self._in_doubt = False
-        return True
-
-    def _doubt(self, error: StoreUnavailable) -> None:
-        """Let nothing new start whose work may be lost as that of a run was just now.
-
-        What a remote store refused once it may take the next time; that is tried beforehand.
-        """
-        if error.facts.get("store") != self._store.url:
-            return
-        self._in_doubt = True
-        if self._store.is_local:
-            self.stopped = self.stopped or f"the store {self._store.url} cannot be used"
-            for run in self._states.running:
-                if run.call is not None and run.call.attempt == 0:
-                    run.call.recorded = False
 
     def _go_on(self, runs: Iterable[StepRun]) -> None:
         """Take up runs that are not behind another run any more."""
@@ -386,13 +354,21 @@ class Queue:
             self.repair(message.error, run.parents, run)
         else:
             if isinstance(message.error, StoreUnavailable):
-                self._doubt(message.error)
+                self._lose_trust(message.error)
             elif isinstance(message.error, RunCancelled) and not run.call.recorded:
                 self._states.settle(run, "cancelled")
                 return
             self._fail(
                 run, message.error or StepFailed(f"Step '{run.name}' ended without a result.")
             )
+
+    def _lose_trust(self, error: StoreUnavailable) -> None:
+        """Let nothing new start whose work may be lost as that of a run was just now."""
+        if self._doubt.grows(error):
+            self.stopped = self.stopped or f"the store {self._store.url} cannot be used"
+            for run in self._states.running:
+                if run.call is not None and run.call.attempt == 0:
+                    run.call.recorded = False
 
     def _took(self, run: StepRun, done: Done) -> None:
         run.record = done.record

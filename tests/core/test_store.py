@@ -308,8 +308,9 @@ def test_a_store_travels_with_its_options_and_does_not_show_them(tmp_path: Path)
     assert "hunter2" not in repr(store)
 
 
-def test_a_file_url_is_a_local_store(tmp_path: Path) -> None:
-    store = Store(f"file://{tmp_path}/store", cache_folder=str(tmp_path / "cache"))
+@pytest.mark.parametrize("protocol", ["file", "local"])
+def test_a_file_url_is_a_local_store(tmp_path: Path, protocol: str) -> None:
+    store = Store(f"{protocol}://{tmp_path}/store", cache_folder=str(tmp_path / "cache"))
     assert store.is_local
     store.put(LARGE)
     assert (tmp_path / "store" / "values").is_dir()

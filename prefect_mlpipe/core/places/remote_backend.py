@@ -238,14 +238,11 @@ _S3_CONFIG = {
 def _refuse_unfit(url: str) -> None:
     """Refuse what would work by half."""
     if "::" in url:
-        advice = "Name the place itself: what is read is kept on this machine anyway."
-    elif url.startswith("local://"):
-        advice = "Write the path of the folder."
-    else:
-        return
-    raise StoreUnavailable(
-        f"{shown(url)} cannot be a store.", {"reason": "writing there is not safe"}, advice
-    )
+        raise StoreUnavailable(
+            f"{shown(url)} cannot be a store.",
+            {"reason": "writing there is not safe"},
+            "Name the place itself: what is read is kept on this machine anyway.",
+        )
 
 
 def _has_create_mode(files: Any) -> bool:
