@@ -24,6 +24,7 @@ BENCHMARKS = {
     "store_worker": "store",
     "import": "imports",
     "s3": "s3",
+    "s3_rerun": "s3",
     "flow_reused": "flows",
     "flow_executed": "flows",
 }

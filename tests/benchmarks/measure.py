@@ -14,27 +14,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison, in milliseconds unless it says otherwise.
+    """One comparison.
 
     Attributes:
         what: what was done.
-        ours_ms: what it took.
+        ours: what it took.
         beside: what it is compared with.
-        theirs_ms: what that took; for a budget, what is allowed.
+        theirs: what that took; for a budget, what is allowed.
         target: the ratio that we promise to stay below, `None` where there is no promise.
-        unit: `ms`, or `MiB` for memory.
+        unit: `ms`, `MiB` for memory, or what is counted.
     """
 
     what: str
-    ours_ms: float
+    ours: float
     beside: str
-    theirs_ms: float
+    theirs: float
     target: float | None = None
     unit: str = "ms"
 
     @property
     def ratio(self) -> float:
-        return self.ours_ms / self.theirs_ms
+        return self.ours / self.theirs
 
     @property
     def verdict(self) -> str:
@@ -49,8 +49,8 @@ class Row:
             "ratio": round(self.ratio, 4),
             "target": self.target,
             "verdict": self.verdict,
-            f"hint_ours_{self.unit}": round(self.ours_ms, 5),
-            f"hint_theirs_{self.unit}": round(self.theirs_ms, 5),
+            f"hint_ours_{self.unit}": round(self.ours, 5),
+            f"hint_theirs_{self.unit}": round(self.theirs, 5),
         }
 
 
@@ -88,9 +88,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     target = "" if row.target is None else f"<= {row.target:g}"
     return (
         row.what,
-        _amount(row.ours_ms, row.unit),
+        _amount(row.ours, row.unit),
         row.beside,
-        _amount(row.theirs_ms, row.unit),
+        _amount(row.theirs, row.unit),
         f"{row.ratio:.2f}",
         target,
         row.verdict,

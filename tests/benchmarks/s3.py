@@ -1,4 +1,4 @@
-"""A large value to an S3 server and back, beside plain s3fs and `rclone copyto`, on rclone's own.
+"""S3, on rclone's own server: large values beside plain s3fs and `rclone copyto`, and a rerun.
 
 All of them send to the same server on the same machine, which also takes part of its processors.
 Ours writes the value to the cache too, and checks what it reads; the others do neither.
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ import numpy as np
 from prefect_mlpipe.core.places import transfers
 from prefect_mlpipe.core.places.remote_backend import opened
 from prefect_mlpipe.core.store import Store
+from tests.benchmarks import work
 from tests.benchmarks.measure import Row, in_turn, seconds
-from tests.s3 import KEY, S3, SECRET, running_rclone
+from tests.s3 import KEY, S3, SECRET, counted_requests, running_rclone
 
 ROUNDS = 3
 
@@ -33,6 +35,28 @@ def benchmark_s3(scale: float) -> list[Row]:
         (Path(folder) / "server").mkdir()
         with running_rclone(Path(folder) / "server") as server:
             return _Contest(server, Path(folder), int((1 << 30) * scale)).rows()
+
+
+def benchmark_s3_rerun(scale: float) -> list[Row]:
+    """A chain of 1,000 steps that another machine has run: what a rerun asks of the server."""
+    with tempfile.TemporaryDirectory(prefix="mlpipe-benchmark-") as name:
+        folder = Path(name)
+        (folder / "server").mkdir()
+        with running_rclone(folder / "server") as server:
+            bucket = server.make_bucket()
+            run = partial(_run_chain, server, bucket, folder, max(20, int(1000 * scale)))
+            cold = seconds(lambda: run("first"))
+            with counted_requests() as requests:
+                again = seconds(lambda: run("second"))
+    return [
+        Row("chain on S3, reused elsewhere", len(requests), "budget", 20, 1.0, "requests"),
+        Row("chain on S3, reused elsewhere", again * 1000, "executed", cold * 1000),
+    ]
+
+
+def _run_chain(server: S3, bucket: str, folder: Path, length: int, machine: str) -> None:
+    store = Store(f"{bucket}/store", cache_folder=str(folder / machine), **server.options)
+    assert work.chain.with_options(store=store).local(length) == length
 
 
 class _Contest:
