@@ -21,9 +21,9 @@ from prefect_mlpipe.core.places.backends import Entry, LocalBackend
 from prefect_mlpipe.core.storing import codes, records, run_manifests, segments
 from prefect_mlpipe.core.storing.documents import Documents
 from prefect_mlpipe.core.storing.use import remove_unused
+from prefect_mlpipe.core.telling.describing import size_text
 from prefect_mlpipe.core.upkeep.inventory import VALUES, Inventory, keys_of
 from prefect_mlpipe.core.upkeep.marking import UNFINISHED_KEPT, Marks, Rules
-from prefect_mlpipe.core.upkeep.usage import told
 
 SHORTEST_GRACE: Final = timedelta(minutes=10)  # writers say that they use a value every two
 
@@ -55,12 +55,12 @@ class Pruned:
     def __str__(self) -> str:
         what = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
         verb = "would free" if self.dry_run else "freed"
-        line = f"{self.url}: {verb} {told(self.size_bytes)} ({what or 'nothing'})"
-        line += f", values of {told(self.kept_bytes)} stay"
+        line = f"{self.url}: {verb} {size_text(self.size_bytes)} ({what or 'nothing'})"
+        line += f", values of {size_text(self.kept_bytes)} stay"
         if self.over_bytes:
             line += (
-                f"\n  {told(self.over_bytes)} more than allowed: pinned, published, used by runs "
-                "that are to stay, or too young"
+                f"\n  {size_text(self.over_bytes)} more than allowed: pinned, published, used by "
+                "runs that are to stay, or too young"
             )
         return line
 

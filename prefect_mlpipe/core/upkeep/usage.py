@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from prefect_mlpipe.core.storing.documents import Documents
+from prefect_mlpipe.core.telling.describing import size_text
 from prefect_mlpipe.core.upkeep.inventory import VALUES, Inventory
 
 _REST: Final = "other"
@@ -53,7 +54,7 @@ class Usage:
         every = Room(sum(room.number for room in self.kinds.values()), self.size_bytes)
         rows = [(kind, room) for kind, room in self.kinds.items() if room.number]
         lines = (
-            f"  {kind:<10}{room.number:>12,}  {told(room.size_bytes):>10}"
+            f"  {kind:<10}{room.number:>12,}  {size_text(room.size_bytes):>10}"
             for kind, room in [*rows, ("all", every)]
         )
         return "\n".join([self.url, *lines])
@@ -69,12 +70,3 @@ def usage(documents: Documents) -> Usage:
         size = sum(entry.size for entry in entries)
         kinds[kind] = Room(kinds[kind].number + count, kinds[kind].size_bytes + size)
     return Usage(documents.place.url, kinds)
-
-
-def told(size: float) -> str:
-    """Bytes as a person reads them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.3g} TB"

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.storing.documents import Documents
+from prefect_mlpipe.core.telling.describing import size_text
 from prefect_mlpipe.core.upkeep.inventory import VALUES, Inventory, checksum_in, references
-from prefect_mlpipe.core.upkeep.usage import told
 from prefect_mlpipe.errors import ValueDamaged, ValueMissing
 
 _DOCUMENTS: Final = ("records", "runs", "published", "code", "latest", "watches", "pins")
@@ -60,7 +60,8 @@ class Verified:
         return not self.problems
 
     def __str__(self) -> str:
-        head = f"{self.documents:,} documents and {self.values:,} values ({told(self.size_bytes)})"
+        size = size_text(self.size_bytes)
+        head = f"{self.documents:,} documents and {self.values:,} values ({size})"
         if not self.problems:
             return f"{head}: all sound"
         lines = [f"  {problem}" for problem in self.problems[:_SHOWN]]
