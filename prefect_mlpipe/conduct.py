@@ -108,12 +108,13 @@ class Conduct:
         keyer = Keyer(self.info.id)
         baseline = Baseline(self.store, self.info.pipeline)
         leases = self.store.leases(self.info.name, self.info.pipeline)
+        active = self.store.active(self.info.id)
         engine = Engine(
             graph,
             outputs=Outputs(self.store),
             runner=self.runner,
             reporter=self.reporter,
-            decider=Decider(self.store, keyer, self.selection, baseline, time.time),
+            decider=Decider(self.store, keyer, self.selection, baseline, time.time, active.uses),
             leases=leases,
             patient=not current().run_id,  # else a step waits here, and its worker with it
             failures=self.failures,
@@ -137,6 +138,7 @@ class Conduct:
             seconds = time.perf_counter() - watch
             ending = Ending(self.info, started, seconds, state, error, packed)
             self._leave(ending.document(graph, engine, baseline), engine, order)
+            active.close()
 
     def _check(self, graph: Graph, nodes: Sequence[Node]) -> None:
         adopt_computes(graph, nodes, self.computes)

@@ -78,6 +78,7 @@ def show(name: str, value: Any, store: Callable[[], Store]) -> Any:
             {"at": f"{name}{error.path}", "type": error.type, "because": error.why},
             "Pass plain data; make what cannot be stored in a step. Nothing ran.",
         ) from error
+    store().parameters.write(stored.checksum, {"value": stored.to_json()})
     reference = {_MARK: stored.type, "value": stored.to_json()}
     signature = store().signature(stored)
     return reference if signature is None else {**reference, "signature": signature}
@@ -117,7 +118,8 @@ def close_schema(deployment: RunnerDeployment) -> RunnerDeployment:
 def _loaded(name: str, reference: Mapping[str, Any], store: Callable[[], Store]) -> Any:
     try:
         stored = StoredValue.from_json(reference["value"])
-        if stored.inline is not None or not _DIGEST.fullmatch(stored.checksum):
+        inside = "/" not in (stored.name or "") and stored.name not in (".", "..")
+        if stored.inline is not None or not inside or not _DIGEST.fullmatch(stored.checksum):
             raise ValueError("it does not name a value in a store")
         if store().signature(stored) != reference.get("signature"):
             raise ValueError("it is not signed with the signing key of the settings")

@@ -29,10 +29,9 @@ def open_store(store: str | Store | None = None, **storage_options: Any) -> Stor
     copies.use_folder(settings.cache)
     copies.use_limit(settings.cache_size)
     key = settings.signing_key.get_secret_value() if settings.signing_key else None
-    opened = (
-        store
-        if isinstance(store, Store)
-        else Store(store or settings.store, signing_key=key, **storage_options)
-    )
+    if isinstance(store, Store):
+        opened = store.signing(key) if key is not None else store
+    else:
+        opened = Store(store or settings.store, signing_key=key, **storage_options)
     files.use_stat_index(opened.stat_index)
     return opened

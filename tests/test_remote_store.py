@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import fsspec
 import numpy as np
 
 from prefect_mlpipe import pipeline, step
@@ -90,3 +92,23 @@ def test_a_refreshed_step_is_seen_by_a_rerun_elsewhere(
     again = module.moments.with_options(store=machine(tmp_path, s3, bucket, "a")).local()
     assert (again, project.ran()) == (newer, [])
     assert again != first
+
+
+TOGETHER = threading.Barrier(3, timeout=60)
+
+
+@step(ignore=["TOGETHER"])
+def meet(number: int) -> int:
+    TOGETHER.wait()
+    return number
+
+
+@pipeline
+def meeting() -> list[int]:
+    return [meet(number) for number in range(3)]
+
+
+def test_steps_that_do_not_need_each_other_run_at_the_same_time(tmp_path: Path) -> None:
+    store = Store("memory://together", cache_folder=str(tmp_path))
+    assert meeting.with_options(store=store).local() == [0, 1, 2]
+    fsspec.filesystem("memory").store.clear()

@@ -13,6 +13,7 @@ import pytest
 
 from prefect_mlpipe import current, log_metrics, pipeline, step
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.upkeep import pruning
 from prefect_mlpipe.errors import OutputError, RunNotFound
 from prefect_mlpipe.flowruns import summary_rows
 from prefect_mlpipe.reporting.terminal import summary_text
@@ -251,7 +252,10 @@ def test_a_run_that_the_body_ended_leaves_its_manifest(project: Project) -> None
     assert "KeyError: 'body'" in run.error
 
 
-def test_a_pinned_run_stays_with_its_values_whatever_is_pruned(project: Project) -> None:
+def test_a_pinned_run_stays_with_its_values_whatever_is_pruned(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "SETTLE_S", 0.0)
     owned = project.own(digits)
     for n in (1, 2):
         owned.local(n)

@@ -13,6 +13,8 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     published/digits/versions/…, aliases/…     published values by name
     runs/digits/1767225600000-<id>.json, last  run manifests, and which one is the last
     pins/digits/1767225600000-<id>.json        which runs are to stay, whatever is pruned
+    parameters/<checksum>.json                 a parameter that Prefect has only by reference
+    active/<id>.json                           what a run in progress has reused
     watches/<name>.json                        what a watcher of data has seen
     leases/41d0a2…, leases/holders/<token>     which run computes a key just now, and that it lives
 
@@ -39,6 +41,7 @@ from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.places.remote_errors import shown
 from prefect_mlpipe.core.places.stat_index import StatIndex
 from prefect_mlpipe.core.record import StoredValue
+from prefect_mlpipe.core.storing.active import Active
 from prefect_mlpipe.core.storing.codes import Codes
 from prefect_mlpipe.core.storing.documents import Documents, Drawer
 from prefect_mlpipe.core.storing.place import Place
@@ -54,7 +57,17 @@ from prefect_mlpipe.core.upkeep.pruning import SHORTEST_GRACE, Pruned, prune
 from prefect_mlpipe.core.upkeep.usage import Usage, usage
 from prefect_mlpipe.core.upkeep.verifying import Verified, verify
 
-SIGNED: Final = ("records", "runs", "published", "pins", "code", "latest", "watches")
+SIGNED: Final = (
+    "records",
+    "runs",
+    "active",
+    "published",
+    "parameters",
+    "pins",
+    "code",
+    "latest",
+    "watches",
+)
 
 TRIAL_BYTES: Final = 4096  # a block: a full disk often takes an empty file
 
@@ -87,6 +100,7 @@ class Store:
         codes: what is kept of code, by digest.
         latest: the latest manifest of a function.
         watches: what watchers of data have seen.
+        parameters: references to parameters that Prefect has not but by reference.
         segments: copies of records, for reruns on a remote store.
     """
 
@@ -126,10 +140,18 @@ class Store:
         self.codes = Codes(documents)
         self.latest = Drawer(documents, "latest")
         self.watches = Drawer(documents, "watches")
+        self.parameters = Drawer(documents, "parameters")
 
     def _moving(self, key: str) -> None:
         if not self.is_local:  # a local store has no segments that could be out of date
             self.segments.moving(key)
+
+    def signing(self, key: str) -> Store:
+        """Give this store with a signing key, unless it has one."""
+        if self._signing_key is not None:
+            return self
+        options = {**self._options, "cache_folder": self._cache_folder, "signing_key": key}
+        return _restored(self._url, options, self._given_index)
 
     @property
     def is_local(self) -> bool:
@@ -227,6 +249,10 @@ class Store:
         backend.replace(_TRIAL, bytes(TRIAL_BYTES))
         backend.delete(_TRIAL)
 
+    def active(self, run_id: str) -> Active:
+        """Give the word of a run for what it reuses; close it when the run has ended."""
+        return Active(self._documents, run_id)
+
     # --- upkeep ----------------------------------------------------------------------------------
 
     def usage(self) -> Usage:
@@ -237,9 +263,11 @@ class Store:
         """Read everything and compare it with its checksums and signatures.
 
         Args:
-            repair: remove what is not as it was written; its steps make it again when it is needed.
+            repair: remove records, values and kept code that are damaged: they are made again when
+                they are needed. What is only not signed with our key stays, and so does what no
+                step makes again: run manifests, published values, pins.
         """
-        return verify(self._documents, self.check, self._values.name, repair)
+        return verify(self._documents, self._values.reads, self.check, self._values.name, repair)
 
     def prune(
         self,
@@ -252,8 +280,9 @@ class Store:
     ) -> Pruned:
         """Remove what nothing refers to, and runs and records that may go, with their values.
 
-        A step whose record or value was removed simply runs again when it is needed. Pinned runs
-        and published values stay, with all that they refer to. Safe while runs write.
+        It looks twice, some seconds apart, so that it sees what runs in progress use. A step whose
+        record or value was removed simply runs again when it is needed. Pinned runs and published
+        values stay, with all that they refer to. Safe while runs write.
 
         Args:
             keep_last: runs may go, but for so many of the newest of each pipeline.
@@ -265,6 +294,8 @@ class Store:
 
         Raises:
             ValueError: a number is negative, or the grace too short.
+            StoreUnavailable: there are documents that are not signed with our key; nothing is
+                removed, since what they refer to is not known.
         """
         if keep_last is not None and keep_last < 0:
             raise ValueError(f"keep_last={keep_last}: a number of runs, 0 or more")

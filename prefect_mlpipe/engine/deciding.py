@@ -6,10 +6,11 @@ a plan cannot differ from the run but where a fact has changed in between.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from prefect_mlpipe.core.decide import Decision, Options, changes_since, decide
+from prefect_mlpipe.core.decide import Decision, Options, Reuse, changes_since, decide
 from prefect_mlpipe.core.files import use_stat_index
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.manifest import Manifest, Reason
@@ -19,6 +20,8 @@ from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
 from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.selection import Selection
+
+_FRESH_S: Final = 60.0  # how long what was asked for beforehand is believed
 
 
 class BaselineLike(Protocol):
@@ -44,6 +47,7 @@ class Decider:
         selection: Selection,
         baseline: BaselineLike,
         clock: Callable[[], float],
+        uses: Callable[[str], None] = lambda key: None,
     ) -> None:
         use_stat_index(store.stat_index)  # a large file that did not change is not read again
         self.keyer = keyer
@@ -51,7 +55,9 @@ class Decider:
         self._store = store
         self._baseline = baseline
         self._clock = clock
+        self._uses = uses
         self._beforehand: dict[str, Record | None] | None = None
+        self._asked = 0.0
 
     def manifest(self, node: Node, outputs: Outputs) -> Manifest:
         """Return everything that the key of a node is made of; see `Keyer.manifest`."""
@@ -72,6 +78,8 @@ class Decider:
         decision = decide(
             record, options, self._clock(), lambda: self._changes(node, manifest, key)
         )
+        if isinstance(decision, Reuse):
+            self._uses(key)
         return decision, record
 
     def look_up(self, keys: Sequence[str]) -> None:
@@ -92,8 +100,13 @@ class Decider:
         return self._store.records.read(key)
 
     def _known(self) -> dict[str, Record | None]:
+        now = time.monotonic()
         if self._beforehand is None:
             self._beforehand = {**self._baseline.records()}
+            self._asked = now
+        elif now - self._asked > _FRESH_S:
+            self._beforehand.clear()  # a body may take hours, and others move keys meanwhile
+            self._asked = now
         return self._beforehand
 
     def _changes(self, node: Node, manifest: Manifest, key: str) -> list[Reason]:

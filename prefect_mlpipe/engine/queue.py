@@ -8,6 +8,7 @@ happens in that thread, so there is no lock here.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -95,7 +96,7 @@ class Queue:
         self._doubt = Doubt(outputs.store)
         self._until: Callable[[], bool] = lambda: False
         self._leaders: dict[str, StepRun] = {}
-        self._keyed: list[StepRun] = []  # their records are asked for in one call
+        self._keyed: deque[StepRun] = deque()  # their records are asked for in one call
         self._released = 0.0
 
     # -- what the engine asks -------------------------------------------------------------------
@@ -222,11 +223,11 @@ class Queue:
 
     def _conclude_together(self) -> None:
         """Decide on runs whose records lie where each call costs a round trip."""
-        runs, self._keyed = self._keyed, []
-        self._decider.look_up([run.key for run in runs if run.key is not None])
-        for run in runs:
-            if run.settled:  # what one of them met may have ended the others
-                continue
+        self._decider.look_up([run.key for run in self._keyed if run.key is not None])
+        for _ in range(len(self._keyed)):
+            if not self._keyed:  # what one of them met has ended the others
+                return
+            run = self._keyed.popleft()
             if self.stopped is not None:
                 self._states.settle(run, "cancelled")
             else:
@@ -320,8 +321,8 @@ class Queue:
         run.started = self._clock()
         self._reporter.reading(run)
         timed = node.step.options.timeout_seconds is not None
-        alone = not (self._states.running or self.ready or self._turns.waiting)
-        if alone and not timed and not self._until():
+        others = self._states.running or self.ready or self._keyed or self._turns.waiting
+        if not (others or timed) and not self._until():
             outcome = self._runner.inline(run, call)
             if outcome is not None:
                 self._take(outcome)

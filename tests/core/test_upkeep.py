@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 
 from prefect_mlpipe.core.files import File
+from prefect_mlpipe.core.formats import registry
+from prefect_mlpipe.core.leases.heart import heart
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.upkeep import pruning
 from prefect_mlpipe.core.upkeep.pruning import Pruned
-from prefect_mlpipe.errors import ValueMissing
+from prefect_mlpipe.errors import StoreUnavailable, ValueMissing
 from tests.core.stores import a_record, flip, forced, path_of
 
 DAY = 86400.0
+
+
+@pytest.fixture(autouse=True)
+def no_pause_between_the_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "SETTLE_S", 0.0)
 
 
 def value(store: Store, number: int) -> StoredValue:
@@ -281,6 +289,141 @@ def test_a_record_that_is_replaced_while_it_is_being_removed_stays(
     monkeypatch.setattr(local._backend, "stat", at_that_moment)
     local.prune(keep_last=0)
     assert local.records.read(record.key) == newer
+
+
+def test_what_a_run_in_progress_has_reused_stays_with_its_values(local: Store) -> None:
+    a, b = recorded(local, 1), recorded(local, 2)
+    ran(local, "old", 30, a, b)
+    aged(local, 50)
+    active = local.active("a run")
+    active.uses(a.key)
+    active.renew()
+    local.prune(keep_last=0)
+    assert there(local, a, b) == [True, False]
+    active.close()
+    aged(local, 50)
+    local.prune(keep_last=0)
+    assert there(local, a) == [False]
+
+
+def test_the_word_of_a_killed_run_does_not_hold_for_ever(local: Store) -> None:
+    a = recorded(local, 1)
+    ran(local, "old", 30, a)
+    active = local.active("killed")
+    active.uses(a.key)
+    active.renew()
+    aged(local, 50)
+    assert local.prune(keep_last=0).counts["records"] == 1
+    heart.remove(active)
+
+
+def test_a_run_that_is_over_at_once_says_nothing(local: Store, tmp_path: Path) -> None:
+    local.put(1)
+    active = local.active("short")
+    active.uses("ab" * 32)
+    active.close()
+    assert not (tmp_path / "store" / "active").exists()
+
+
+@pytest.mark.parametrize("how", ["published", "returned by a run", "reused", "recorded"])
+def test_what_comes_to_be_needed_between_the_two_looks_stays(
+    local: Store, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    record = recorded(local, 1)
+    lost = value(local, 2)
+    ran(local, "old", 30, record)
+    aged(local, 50)
+    actives = []
+
+    def between(seconds: float) -> None:
+        if how == "published":
+            local.published.write("model", "1", {"value": record.fields[""].to_json()})
+        elif how == "returned by a run":
+            ran(local, "new", 0, record)
+        elif how == "reused":
+            actives.append(local.active("new"))
+            actives[0].uses(record.key)
+            actives[0].renew()
+        else:
+            local.records.write(record._replace(duration_s=7.0), replace=True)
+
+    monkeypatch.setattr(pruning.time, "sleep", between)
+    local.prune(keep_last=0)
+    assert local.has(record.fields[""])
+    assert (local.records.read(record.key) is not None) == (how != "published")
+    assert not local.has(lost)
+    for active in actives:
+        active.close()
+
+
+def test_a_parameter_that_only_prefect_knows_stays_for_a_week(local: Store) -> None:
+    stored = value(local, 1)
+    local.parameters.write(stored.checksum, {"value": stored.to_json()})
+    aged(local, 5)
+    local.prune(keep_last=0)
+    assert local.has(stored)
+    aged(local, 5)
+    local.prune()
+    assert not local.has(stored)
+
+
+def test_nothing_is_removed_where_documents_are_not_signed_with_our_key(local: Store) -> None:
+    record = recorded(local, 1)
+    local.published.write("model", "1", {"value": record.fields[""].to_json()})
+    aged(local, 50)
+    signing = Store(
+        local.url, cache_folder=local._cache_folder, signing_key="a mistyped key of ours"
+    )
+    for rules in ({}, {"keep_last": 0}):
+        with pytest.raises(StoreUnavailable, match="not signed"):
+            signing.prune(**rules)  # type: ignore[arg-type]
+    found = signing.verify(repair=True)
+    assert {problem.found for problem in found.problems} == {"not signed"}
+    assert there(local, record) == [True]
+    assert local.published.read("model", "1") is not None
+    signing.sign()
+    assert signing.prune().counts == {}
+
+
+def test_what_is_not_ours_in_the_store_is_left_alone(local: Store) -> None:
+    recorded(local, 1)
+    names = ["values/.DS_Store", "values/ab/notes.txt", "records/readme", "lost+found/x", "runs/y"]
+    for name in names:
+        path = Path(local.url) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("hello")
+    aged(local, 50)
+    assert local.usage().kinds["values"].number == 1
+    local.verify(repair=False)
+    local.prune()
+    assert all((Path(local.url) / name).exists() for name in names if name != "records/readme")
+
+
+def test_a_value_of_an_unknown_format_is_told_and_not_removed(
+    local: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = recorded(local, 1)
+    monkeypatch.setattr(registry, "_by_name", {})
+    monkeypatch.setattr(registry, "_on_demand", {})
+    (problem,) = local.verify(repair=True).problems
+    assert "format 'npy'" in problem.found
+    monkeypatch.undo()
+    assert there(local, record) == [True]
+
+
+def test_verification_of_a_remote_store_reads_the_store_and_not_the_copy(remote: Store) -> None:
+    record = recorded(remote, 1)
+    assert remote.verify()
+    remote._backend.replace(remote._values.name(record.fields[""]), b"garbage")
+    assert [problem.found for problem in remote.verify().problems] == ["damaged"]
+
+
+def test_runs_of_pipelines_with_brackets_are_seen(store: Store) -> None:
+    record = recorded(store, 1)
+    ran(store, "one", 1, record, pipeline="train[cpu]*?")
+    assert store.runs.last("train[cpu]*?") is not None
+    assert store.usage().kinds["runs"].number == 2
+    assert store.verify().documents == 3
 
 
 def test_a_dry_run_says_what_would_go_and_removes_nothing(local: Store) -> None:

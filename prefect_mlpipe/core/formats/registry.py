@@ -68,7 +68,10 @@ def format_named(name: str) -> Format | None:
     """The format that a reference names, `None` where it is not known here."""
     if name in _on_demand and name not in _by_name:
         module, kind = _on_demand[name]
-        _by_name[name] = getattr(importlib.import_module(module), kind)()
+        try:
+            _by_name[name] = getattr(importlib.import_module(module), kind)()
+        except ImportError:  # the library is not installed here
+            return None
     return _by_name.get(name)
 
 

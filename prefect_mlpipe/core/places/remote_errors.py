@@ -7,7 +7,6 @@ credentials, never reach a message.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from prefect_mlpipe.core.places.backends import unavailable
 from prefect_mlpipe.errors import StoreUnavailable
@@ -88,11 +87,15 @@ def is_absent(error: BaseException) -> bool:
 
 
 def shown(url: str) -> str:
-    """A URL without the password that may stand in it."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", f":{_IN_USERINFO}@", 1)
+    """A URL without what may be a secret in it: a password, a token, a query."""
+    head, separator, _ = url.partition("?") if "://" in url else (url, "", "")
+    shortened = f"{head}?{_IN_USERINFO}" if separator else url
+    protocol, _, rest = shortened.partition("://")
+    user, at, host = rest.partition("@")
+    if not at or "/" in user:
+        return shortened
+    name = f"{user.partition(':')[0]}:" if ":" in user else ""
+    return f"{protocol}://{name}{_IN_USERINFO}@{host}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

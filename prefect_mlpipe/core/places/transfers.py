@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -41,11 +42,24 @@ def read(files: Any, path: str) -> bytes:
     return bytes(files.cat_file(path, **_at_once(files)))
 
 
+_WILD = re.compile(r"[*?\[]")
+
+
 def read_many(files: Any, paths: Sequence[str]) -> dict[str, bytes | BaseException]:
     """The bytes of objects, or why they cannot be read; on S3 one request for each."""
-    found: dict[str, bytes | BaseException]
-    found = files.cat(list(paths), on_error="return", **_at_once(files))
+    wild = [path for path in paths if _WILD.search(path)]  # fsspec would look for others by them
+    found: dict[str, bytes | BaseException] = {path: _read_or_why(files, path) for path in wild}
+    plain = [path for path in paths if path not in found]
+    if plain:
+        found |= files.cat(plain, on_error="return", **_at_once(files))
     return found
+
+
+def _read_or_why(files: Any, path: str) -> bytes | BaseException:
+    try:
+        return read(files, path)
+    except Exception as error:
+        return error  # as of many: who asked for it tells what is wrong
 
 
 def exists(files: Any, path: str) -> bool:

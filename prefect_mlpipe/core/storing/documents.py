@@ -35,7 +35,8 @@ class Documents:
 
     def __init__(self, place: Place, seal: Seal) -> None:
         self.place, self.seal = place, seal
-        self.refused: dict[str, str] = {}
+        self.refused: dict[str, str] = {}  # name → why
+        self.unsigned: set[str] = set()
         self._unsigned_told = False
 
     def read(self, name: str) -> dict[str, Json] | None:
@@ -81,6 +82,7 @@ class Documents:
                 content = plain.open(entry.name, data)
                 backend.replace(entry.name, self.seal.close(entry.name, content))
                 self.refused.pop(entry.name, None)
+                self.unsigned.discard(entry.name)
                 signed += 1
         return signed
 
@@ -89,6 +91,8 @@ class Documents:
         if name in self.refused:
             return
         self.refused[name] = str(error)
+        if error.unsigned:
+            self.unsigned.add(name)
         if not error.unsigned:
             logger.warning("%s in %s is damaged and not used", name, self.place.url)
         elif not self._unsigned_told:
@@ -123,7 +127,7 @@ class Drawer:
 
 def quoted(name: str) -> str:
     """A name as one file name, the same for the same name and for no other."""
-    safe = quote(name, safe=" ()+,=@#[]{}").replace("*", "%2A")
+    safe = quote(name, safe=" ()+,=@#{}").replace("*", "%2A")
     if safe.startswith("."):
         safe = "%2E" + safe[1:]
     safe = safe or "%"

@@ -80,7 +80,7 @@ class StoredFiles:
         path = self.path(stored)
         found = self._found(stored)
         if found != stored.checksum and self._remote is not None:
-            self._drop_copy(stored)
+            self.drop_copy(stored)
             path = self.path(stored)
             found = self._found(stored)
         if found is None:
@@ -177,7 +177,8 @@ class StoredFiles:
                 "Wait until it is complete before the step returns it.",
             )
 
-    def _drop_copy(self, stored: StoredValue) -> None:
+    def drop_copy(self, stored: StoredValue) -> None:
+        """Remove the copy on this machine."""
         with self._local.writing_folder(self.name(stored)):
             pass  # an empty folder takes its place
         os.rmdir(self._local.path(self.name(stored)))

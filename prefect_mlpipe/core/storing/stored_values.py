@@ -135,10 +135,19 @@ class Values:
         """
         if stored.inline is None:
             self._sound.forget(self._local.path(self.name(stored)))
+            if self._remote is not None:
+                self._forget_copy(stored)
         if stored.format in ("file", "folder"):
             self._files.get(stored)
         else:
             self._fetched(stored, self._format(stored))
+
+    def _forget_copy(self, stored: StoredValue) -> None:
+        """Have a value read from where it lies, and not from this machine."""
+        if stored.format in ("file", "folder"):
+            self._files.drop_copy(stored)
+        else:
+            self._drop_copy(stored)
 
     def local_path(self, stored: StoredValue) -> str | None:
         """The file or folder on this machine, fetched if need be; `None` for an inline value.
@@ -271,6 +280,10 @@ class Values:
     def _make_room(self, size: int) -> None:
         if self._room is not None:
             self._room.make(size)
+
+    def reads(self, stored: StoredValue) -> bool:
+        """Tell whether this process has the format of a value."""
+        return stored.format in ("file", "folder") or format_named(stored.format) is not None
 
     def name(self, stored: StoredValue) -> str:
         """The name of its file or folder in the store."""

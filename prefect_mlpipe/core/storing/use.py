@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from contextlib import suppress
 from typing import Final
 
 from prefect_mlpipe.core.places.backends import LocalBackend
@@ -48,9 +47,8 @@ def remove_unused(local: LocalBackend, root: str, checksum: str, before: float) 
         return False
     used = local.stat(_used_name(checksum))
     newest = max(os.stat(aside).st_mtime, used.st_mtime if used else 0.0)
-    if newest >= before:
-        with suppress(FileExistsError, OSError):  # it was written again meanwhile
-            _put_back(aside, path)
+    if newest >= before and not os.path.lexists(path):  # else it was written again meanwhile
+        os.rename(aside, path)  # whoever is quicker wrote the same: the name says the content
     if os.path.isdir(aside):
         shutil.rmtree(aside)
     elif os.path.exists(aside):
@@ -58,13 +56,6 @@ def remove_unused(local: LocalBackend, root: str, checksum: str, before: float) 
     if newest < before:
         local.delete(_used_name(checksum))
     return newest < before
-
-
-def _put_back(aside: str, path: str) -> None:
-    if os.path.isdir(aside):
-        os.rename(aside, path)
-    else:
-        os.link(aside, path)  # unlike a rename, takes nobody's place
 
 
 def _used_name(checksum: str) -> str:

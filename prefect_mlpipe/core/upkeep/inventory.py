@@ -23,8 +23,24 @@ from prefect_mlpipe.core.storing.run_manifests import is_manifest
 Json = Any
 
 VALUES: Final = "values"
+FOLDERS: Final = (
+    VALUES,
+    "records",
+    "segments",
+    "moved",
+    "runs",
+    "pins",
+    "published",
+    "parameters",
+    "active",
+    "code",
+    "latest",
+    "watches",
+    "leases",
+)
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_CHECKSUM: Final = re.compile(r"values/[0-9a-f]{2}/([0-9a-f]{64})(?![0-9a-f])")
 _AT_ONCE = 1000  # documents read in one call
 
 
@@ -56,8 +72,8 @@ class Inventory:
         self.documents = documents
         self.backend: Backend = documents.place.reading()
         self.folders: dict[str, list[Entry]] = {}
-        for entry in self.backend.list(""):
-            self.folders.setdefault(entry.name.partition("/")[0], []).append(entry)
+        for folder in FOLDERS:  # what else lies there is nobody's business
+            self.folders[folder] = list(self.backend.list(folder))
 
     def entries(self, folder: str) -> list[Entry]:
         """Give what lies in a folder of the store, at any depth."""
@@ -68,7 +84,9 @@ class Inventory:
         """Checksum → what lies under it."""
         found: dict[str, Held] = {}
         for entry in self.entries(VALUES):
-            found.setdefault(checksum_in(entry.name), Held()).add(entry)
+            checksum = checksum_in(entry.name)
+            if checksum is not None:
+                found.setdefault(checksum, Held()).add(entry)
         return found
 
     @cached_property
@@ -88,6 +106,20 @@ class Inventory:
         """Name in the store → version or alias of a published value."""
         return self._documents(published_values.FOLDER)
 
+    @cached_property
+    def parameters(self) -> dict[str, dict[str, Json]]:
+        """Name in the store → reference to a parameter."""
+        return self._documents("parameters")
+
+    @cached_property
+    def active(self) -> dict[str, dict[str, Json]]:
+        """Name in the store → what a run in progress has reused."""
+        return self._documents("active")
+
+    def modified(self, folder: str) -> dict[str, float]:
+        """Name → when it was written, of all that lies in a folder."""
+        return {entry.name: entry.modified for entry in self.entries(folder)}
+
     def _documents(self, folder: str) -> dict[str, dict[str, Json]]:
         names = [entry.name for entry in self.entries(folder)]
         found: dict[str, dict[str, Json]] = {}
@@ -96,12 +128,14 @@ class Inventory:
         return found
 
 
-def checksum_in(name: str) -> str:
-    """The checksum in the name of a stored value, of a file in a folder, or of what goes with it.
+def checksum_in(name: str) -> str | None:
+    """The checksum in the name of a stored value, of a file in a folder, or of what goes with it;
+    `None` in a name that is not of ours.
 
     `values/3f/3f9c….npy` and `values/3f/3f9c…/digits.csv` both give `3f9c…`.
     """
-    return name.split("/", 3)[2][:64]
+    found = _CHECKSUM.match(name)
+    return found and found[1]
 
 
 def references(document: Json) -> Iterator[StoredValue]:

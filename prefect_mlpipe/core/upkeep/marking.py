@@ -16,11 +16,13 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Final
 
+from prefect_mlpipe.core.storing.active import ALIVE_S
+from prefect_mlpipe.core.storing.active import FOLDER as ACTIVE
 from prefect_mlpipe.core.storing.codes import FOLDER as CODE
 from prefect_mlpipe.core.storing.run_manifests import pin_name
 from prefect_mlpipe.core.upkeep.inventory import Inventory, Json, digests, keys_of, references
 
-UNFINISHED_KEPT: Final = timedelta(days=7)  # records of runs that left no manifest: to be resumed
+UNFINISHED_KEPT: Final = timedelta(days=7)  # what runs left that have yet to begin or be resumed
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Marks:
     """
 
     def __init__(self, inventory: Inventory, rules: Rules, now: float) -> None:
-        self._inventory, self._rules, self._now = inventory, rules, now
+        self._inventory, self._rules, self.now = inventory, rules, now
         self.before = now - rules.grace.total_seconds()  # what was written later stays
         self._written = {
             entry.name.rpartition("/")[2]: entry.modified for entry in inventory.entries("records")
@@ -106,10 +108,22 @@ class Marks:
 
     def _since(self) -> float:
         older = self._rules.older_than
-        return float("inf") if older is None else self._now - older.total_seconds()
+        return float("inf") if older is None else self.now - older.total_seconds()
 
     def _staying_runs(self) -> Iterator[dict[str, Json]]:
         return (self._inventory.runs[name] for name in self.runs)
+
+    @cached_property
+    def active(self) -> set[str]:
+        """Keys of the records that runs in progress have reused."""
+        return keys_in_use(self._inventory, self.now)
+
+    @cached_property
+    def parameters(self) -> set[str]:
+        """Names of the references to parameters that stay: their runs may be still to come."""
+        resumable = self.now - UNFINISHED_KEPT.total_seconds()
+        written = self._inventory.modified("parameters")
+        return {name for name, modified in written.items() if modified >= resumable}
 
     @cached_property
     def _firm_runs(self) -> set[str]:
@@ -140,9 +154,9 @@ class Marks:
         every = self._inventory.records
         if not self._rules.any_run_may_go:
             return set(every)
-        of_runs = {key for run in self._staying_runs() for key in keys_of(run)}
+        of_runs = {key for run in self._staying_runs() for key in keys_of(run)} | self.active
         of_any = {key for run in self._inventory.runs.values() for key in keys_of(run)}
-        resumable = self._now - UNFINISHED_KEPT.total_seconds()
+        resumable = self.now - UNFINISHED_KEPT.total_seconds()
         since = min(self._since(), self.before)
         return {
             key
@@ -157,7 +171,11 @@ class Marks:
         """Checksum of what somebody refers to → when it was last used; infinite if it is firm."""
         inventory, firm = self._inventory, float("inf")
         firm_keys = {key for name in self._firm_runs for key in keys_of(inventory.runs[name])}
-        sources: list[tuple[float, Json]] = [(firm, each) for each in inventory.published.values()]
+        firm_keys |= self.active
+        sources: list[tuple[float, Json]] = [
+            *((firm, each) for each in inventory.published.values()),
+            *((firm, each) for n, each in inventory.parameters.items() if n in self.parameters),
+        ]
         for name in self.runs:
             run = inventory.runs[name]
             sources.append((firm if name in self._firm_runs else run["started"], run))
@@ -188,6 +206,13 @@ class Marks:
     def _size(self, checksums: Iterable[str]) -> int:
         held = (self._inventory.values.get(checksum) for checksum in checksums)
         return sum(each.size for each in held if each is not None)
+
+
+def keys_in_use(inventory: Inventory, now: float) -> set[str]:
+    """The keys of the records that runs in progress say that they have reused."""
+    written = inventory.modified(ACTIVE)
+    alive = [each for n, each in inventory.active.items() if written[n] >= now - ALIVE_S]
+    return {key for document in alive for key in document["keys"]}
 
 
 def _checksums(document: Json) -> Iterator[str]:

@@ -1,8 +1,10 @@
 """Remove from a store what does not count any more.
 
 Knows what is marked. Safe while runs write: what is younger than a grace time is left alone, by the
-clock of the store itself, since a run writes values first and their record then. A run that reuses
-a record in the very moment in which it is removed finds its value missing and makes it again.
+clock of the store itself, since a run writes values first and their record then. What a run reuses
+it says within some seconds, so there is a second look farther apart than that, and what anybody has
+come to need in between stays. A run that begins in the last moment and reuses what just goes finds
+it missing, and makes it again.
 
 Removal goes from what refers to what is referred to, so that a prune that is killed leaves nothing
 that points to nothing.
@@ -11,6 +13,7 @@ that points to nothing.
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,17 +21,21 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 from prefect_mlpipe.core.places.backends import Entry, LocalBackend
-from prefect_mlpipe.core.storing import codes, records, run_manifests, segments
+from prefect_mlpipe.core.storing import active, codes, records, run_manifests, segments
+from prefect_mlpipe.core.storing.active import SAID_WITHIN_S
 from prefect_mlpipe.core.storing.documents import Documents
 from prefect_mlpipe.core.storing.use import remove_unused
 from prefect_mlpipe.core.telling.describing import size_text
-from prefect_mlpipe.core.upkeep.inventory import VALUES, Inventory, keys_of
-from prefect_mlpipe.core.upkeep.marking import UNFINISHED_KEPT, Marks, Rules
+from prefect_mlpipe.core.upkeep.inventory import FOLDERS, VALUES, Inventory, keys_of, references
+from prefect_mlpipe.core.upkeep.marking import UNFINISHED_KEPT, Marks, Rules, keys_in_use
+from prefect_mlpipe.errors import StoreUnavailable
 
 SHORTEST_GRACE: Final = timedelta(minutes=10)  # writers say that they use a value every two
 
-_CLOCK: Final = "clock"
-_AT_ONCE = 1000
+SETTLE_S = 1.5 * SAID_WITHIN_S  # between the two looks
+
+_CLOCK_FOLDER: Final = "clock"
+_CLOCK: Final = f"{_CLOCK_FOLDER}/now"
 
 
 @dataclass
@@ -76,13 +83,16 @@ class _Doomed(NamedTuple):
 
 def prune(documents: Documents, rules: Rules, dry_run: bool) -> Pruned:
     """Remove what the rules let go, and what nothing refers to."""
-    backend = documents.place.writing()
-    backend.replace(_CLOCK, b"")
+    began = time.monotonic()
+    now = _now(documents)
     inventory = Inventory(documents)
-    (clock,) = inventory.entries(_CLOCK)
-    marks = Marks(inventory, rules, clock.modified)
+    marks = Marks(inventory, rules, now)
     done = Pruned(documents.place.url, dry_run, over_bytes=marks.over_bytes)
     doomed = list(_doomed(inventory, marks))
+    _refuse_unsigned(documents)
+    if doomed and not dry_run:
+        time.sleep(max(0.0, SETTLE_S - (time.monotonic() - began)))
+        doomed = _still_doomed(doomed, inventory, Inventory(documents), marks)
     for each in doomed:
         if not dry_run and not _removed(inventory, each, marks.before):
             continue
@@ -91,6 +101,53 @@ def prune(documents: Documents, rules: Rules, dry_run: bool) -> Pruned:
     gone = sum(each.size for each in doomed if each.kind == "values")
     done.kept_bytes = sum(held.size for held in inventory.values.values()) - gone
     return done
+
+
+def _now(documents: Documents) -> float:
+    """The time by the clock of the store."""
+    backend = documents.place.writing()
+    backend.replace(_CLOCK, b"")
+    (clock,) = backend.list(_CLOCK_FOLDER)
+    return clock.modified
+
+
+def _refuse_unsigned(documents: Documents) -> None:
+    """Remove nothing where it is not known what is referred to."""
+    if documents.unsigned:
+        raise StoreUnavailable(
+            f"the store {documents.place.url} is not pruned: documents in it are not signed with "
+            "the signing key of the settings, and what they refer to may be needed.",
+            {"documents": f"{len(documents.unsigned):,}", "one": min(documents.unsigned)},
+            "Correct the key; or, if you trust all that is in the store, sign it first: "
+            "open_store().sign()",
+        )
+
+
+def _still_doomed(
+    doomed: list[_Doomed], first: Inventory, second: Inventory, marks: Marks
+) -> list[_Doomed]:
+    """Leave out what was written, or has come to be needed, since the first look."""
+    before = {n: m for folder in FOLDERS for n, m in first.modified(folder).items()}
+    now = {n: m for folder in FOLDERS for n, m in second.modified(folder).items()}
+    new = {name for name, modified in now.items() if before.get(name) != modified}
+    runs = [run for name, run in second.runs.items() if name in new]
+    keys = {key for run in runs for key in keys_of(run)} | keys_in_use(second, marks.now)
+    names = {records.record_name(key) for key in keys}
+    grown = [n for n in now if n in names or (n in new and n.startswith(f"{records.FOLDER}/"))]
+    sources = [
+        *runs,
+        *(each for name, each in second.published.items() if name in new),
+        *(each for name, each in second.parameters.items() if name in new),
+        *second.documents.read_many(grown).values(),
+    ]
+    needed = {stored.checksum for each in sources for stored in references(each)}
+    return [
+        each
+        for each in doomed
+        if each.checksum not in needed
+        and names.isdisjoint(each.names)
+        and all(name not in new for name in each.names)
+    ]
 
 
 def _doomed(inventory: Inventory, marks: Marks) -> Iterator[_Doomed]:
@@ -112,6 +169,12 @@ def _doomed(inventory: Inventory, marks: Marks) -> Iterator[_Doomed]:
         "latest": _pointing(inventory, marks.keys),
         run_manifests.FOLDER: marks.runs
         | {e.name for e in inventory.entries(run_manifests.FOLDER) if e.name not in inventory.runs},
+        "parameters": marks.parameters,
+        active.FOLDER: {
+            name
+            for name, modified in inventory.modified(active.FOLDER).items()
+            if modified >= marks.now - active.ALIVE_S
+        },
         codes.FOLDER: {f"{codes.FOLDER}/{digest[:2]}/{digest}" for digest in marks.codes},
     }
     for folder, names in stays.items():
@@ -134,6 +197,8 @@ _KINDS: Final = {
     "latest": "code",
     run_manifests.FOLDER: "runs",
     codes.FOLDER: "code",
+    "parameters": "runs",
+    active.FOLDER: "unfinished",
 }
 
 

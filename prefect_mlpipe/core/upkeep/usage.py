@@ -23,6 +23,8 @@ _KINDS: Final = {
     "published": "published",
     "code": "code",
     "latest": "code",
+    "parameters": "runs",
+    "pins": "runs",
 }
 
 

@@ -17,6 +17,7 @@ from prefect_mlpipe.core.upkeep.inventory import VALUES, Inventory, checksum_in,
 from prefect_mlpipe.errors import ValueDamaged, ValueMissing
 
 _DOCUMENTS: Final = ("records", "runs", "published", "code", "latest", "watches", "pins")
+_MADE_AGAIN: Final = (f"{VALUES}/", "records/", "code/", "latest/")  # the rest is not
 _SHOWN = 20
 
 
@@ -47,7 +48,7 @@ class Verified:
         values: how many were read.
         size_bytes: how much that was.
         problems: what is not as it was written.
-        repaired: whether those were removed, to be made again.
+        repaired: whether what was damaged was removed, to be made again.
     """
 
     documents: int
@@ -68,17 +69,16 @@ class Verified:
         if len(self.problems) > _SHOWN:
             lines.append(f"  … and {len(self.problems) - _SHOWN:,} more")
         done = (
-            "removed; their steps run again when they are needed"
+            "what was damaged and can be made again was removed"
             if self.repaired
-            else (
-                "their steps run again when they are needed; verify(repair=True) removes them now"
-            )
+            else "what is needed is made again then; verify(repair=True) removes what is damaged"
         )
         return "\n".join([f"{head}: {len(self.problems):,} not sound", *lines, f"  {done}"])
 
 
 def verify(
     documents: Documents,
+    reads: Callable[[StoredValue], bool],
     check: Callable[[StoredValue], None],
     name_of: Callable[[StoredValue], str],
     repair: bool,
@@ -87,15 +87,20 @@ def verify(
 
     Args:
         documents: the store's.
+        reads: tells whether a value can be read here.
         check: reads a value, raises `ValueMissing` or `ValueDamaged`.
         name_of: gives the name under which a value lies.
-        repair: remove what is not sound.
+        repair: remove what is damaged and will be made again.
     """
     inventory = Inventory(documents)
     names = [entry.name for folder in _DOCUMENTS for entry in inventory.entries(folder)]
     problems = _refused(documents, names)
     values = _referred(inventory)
     for stored, steps in values.values():
+        if not reads(stored):
+            what = f"not read, for want of the format {stored.format!r}"
+            problems.append(Problem(f"a value of type {stored.type}", what, steps))
+            continue
         try:
             check(stored)
         except ValueMissing:
@@ -104,7 +109,8 @@ def verify(
             problems.append(Problem(name_of(stored), "damaged", steps))
     if repair:
         for problem in problems:
-            _remove(inventory, problem)
+            if problem.found == "damaged" and problem.name.startswith(_MADE_AGAIN):
+                _remove(inventory, problem)
     size = sum(stored.size for stored, _ in values.values())
     return Verified(len(names), len(values), size, tuple(problems), repair)
 
@@ -137,6 +143,6 @@ def _remove(inventory: Inventory, problem: Problem) -> None:
     if not problem.name.startswith(f"{VALUES}/"):
         inventory.backend.delete(problem.name)
         return
-    held = inventory.values.get(checksum_in(problem.name))
+    held = inventory.values.get(checksum_in(problem.name) or "")
     for entry in held.entries if held else ():
         inventory.backend.delete(entry.name)
