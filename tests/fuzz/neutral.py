@@ -122,9 +122,10 @@ def local_renamed(random: Random, text: str) -> str | None:
 def annotation(random: Random, text: str) -> str | None:
     """Annotate arguments of a function, or spell an annotation in another way."""
     tree, functions = _function(text)
-    if not functions or "class " in text or "@step" in text or "singledispatch" in text:
+    plain = [each for each in functions if not each.decorator_list]  # a decorator may read them
+    if not plain or "class " in text or "@step" in text or "singledispatch" in text:
         return None
-    function = random.choice(functions)
+    function = random.choice(plain)
     spelled = random.choice(("object", "'object'", "int | None", "'list[int] | None'"))
     for each in function.args.args:
         each.annotation = ast.parse(spelled, mode="eval").body
@@ -181,9 +182,17 @@ def unrelated(random: Random, project: Project, module: str) -> list[str] | None
     return statements
 
 
+_UNRELATED = re.compile(r"\bunrelated\d+", re.IGNORECASE)
+
+
 def unrelated_changed(random: Random, project: Project, module: str) -> list[str] | None:
     statements = list(project.modules[module])
-    known = [at for at, each in enumerate(statements) if "nrelated" in each.partition("\n")[0]]
+    known = [
+        at
+        for at, each in enumerate(statements)
+        if (name := _UNRELATED.search(each.partition("\n")[0]))
+        and len(re.findall(rf"\b{name[0]}\b", project.text())) == 1  # an edit may have called it
+    ]
     if not known:
         return None
     at = random.choice(known)

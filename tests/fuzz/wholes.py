@@ -70,6 +70,7 @@ def _bindings(
                 source = _absolute(module, node, tables)
                 for alias in node.names:
                     if alias.name == "*":
+                        yield f"* of {source}", {source} & tables.keys()
                         yield from tables.get(source, {}).items()
                     else:
                         meant = tables.get(source, {}).get(alias.name, set())
