@@ -87,18 +87,22 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("jumps", _FIELDS, "body.targets", "()"),
     Fault("exception table", _FIELDS, "body.handlers)", "())"),
-    Fault("nested code", _CONSTANT, "self.nested.append(fields)", "pass"),
+    Fault(
+        "nested code", _CONSTANT, "self.nested.append(self._fields(value))", "self._fields(value)"
+    ),
     Fault(
         "globals of nested code",
         _CONSTANT,
-        "fields = self._fields(value)",
-        "known = {**self.chains}\n    fields = self._fields(value)\n    self.chains = known",
+        "self.nested.append(self._fields(value))",
+        "known = {**self.chains}\n    self.nested.append(self._fields(value))\n"
+        "    self.chains = known",
     ),
     Fault(
         "imports of nested code",
         _CONSTANT,
-        "fields = self._fields(value)",
-        "known = {**self.imports}\n    fields = self._fields(value)\n    self.imports = known",
+        "self.nested.append(self._fields(value))",
+        "known = {**self.imports}\n    self.nested.append(self._fields(value))\n"
+        "    self.imports = known",
     ),
     Fault("arguments", _SIGNATURE, "counts, arguments)", ")"),
     Fault(

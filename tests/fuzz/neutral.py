@@ -182,7 +182,7 @@ def unrelated(random: Random, project: Project, module: str) -> list[str] | None
     return statements
 
 
-_UNRELATED = re.compile(r"\bunrelated\d+", re.IGNORECASE)
+_NAME_OF_UNRELATED = re.compile(r"\bunrelated\d+", re.IGNORECASE)
 
 
 def unrelated_changed(random: Random, project: Project, module: str) -> list[str] | None:
@@ -190,7 +190,7 @@ def unrelated_changed(random: Random, project: Project, module: str) -> list[str
     known = [
         at
         for at, each in enumerate(statements)
-        if (name := _UNRELATED.search(each.partition("\n")[0]))
+        if (name := _NAME_OF_UNRELATED.search(each.partition("\n")[0]))
         and len(re.findall(rf"\b{name[0]}\b", project.text())) == 1  # an edit may have called it
     ]
     if not known:
