@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -13,6 +14,7 @@ import pytest
 from prefect_mlpipe.core.code import Code, CodeReader
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from tests.core.projects import Files, Project
+from tests.core.stores import python
 
 
 def changed_parts(before: Code, after: Code) -> set[str]:
@@ -1169,3 +1171,52 @@ def test_tracing_and_specialisation_leave_the_digest_alone(project: Project) -> 
     )
     assert CodeReader().read(fresh.step).digest == before
     assert CodeReader().read(module.step).digest == before
+
+
+LIBRARIES_IN_BODIES = """
+import importlib, json, sys
+from prefect_mlpipe.core.code import CodeReader
+
+def top():
+    import xml.dom.minidom
+    return xml.dom.minidom.parseString, xml.dom.Node
+
+def renamed():
+    import xml.dom.minidom as dom
+    return dom.parseString, dom.Node
+
+def from_a_package():
+    from xml.dom import minidom, pulldom
+    return minidom.parseString, pulldom
+
+def installed():
+    import joblib.memory
+    return joblib.memory.Memory, joblib.hash
+
+def installed_and_renamed():
+    import joblib.memory as memory
+    from joblib import hashing
+    return memory.Memory, hashing.hash
+
+def only_imported():
+    import joblib.numpy_pickle
+
+bodies = [top, renamed, from_a_package, installed, installed_and_renamed, only_imported]
+
+def read():
+    codes = [CodeReader().read(each) for each in bodies]
+    return [[code.digest, dict(code.environment)] for code in codes]
+
+assert not {"xml.dom.minidom", "joblib"} & sys.modules.keys()
+unloaded = read()
+for name in ("xml.dom.minidom", "xml.dom.pulldom", "joblib.memory", "joblib.numpy_pickle"):
+    importlib.import_module(name)
+print(json.dumps([unloaded, read()]))
+"""
+
+
+def test_it_does_not_show_whether_somebody_has_loaded_a_library_that_a_body_imports() -> None:
+    pytest.importorskip("joblib", reason="needs the extra [dev]")
+    unloaded, loaded = json.loads(python(LIBRARIES_IN_BODIES))
+    assert loaded == unloaded
+    assert ["joblib" in environment for _, environment in loaded] == [False] * 3 + [True] * 3

@@ -227,7 +227,11 @@ def test_what_stands_beside_a_secret_counts(lab: Lab) -> None:
     lab.write(SECRET)
     assert lab.run("x=Login(token='a')").ran == ["work"]
     outcome = lab.run("x=Login(name='kea', token='a')", plan=True)
-    assert outcome.reasons() == outcome.plan["work"][1] == ["parameter 'x' changed"]
+    assert (
+        outcome.reasons()
+        == outcome.plan["work"][1]
+        == ["parameter 'x' changed: .name: 'owl' → 'kea'"]
+    )
 
 
 @pytest.mark.parametrize("made", ["SecretStr('a')", "{'login': [SecretStr('a')]}", "Login()"])

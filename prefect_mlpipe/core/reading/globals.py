@@ -195,9 +195,9 @@ def _portable(names: dict[str, Any], value: object) -> object:
 def imported(encoder: Encoder, names: dict[str, Any], found: Import) -> Iterable[Piece]:
     """Encode what an import in a body of this module binds."""
     name = absolute_name(names, found)
-    module = find_module(encoder, name)
+    module = find_module(encoder, name, found.top)
     if not isinstance(module, types.ModuleType):
-        yield module
+        yield from (module for _ in found.chains)  # as many as if it were loaded
         return
     if found.top:
         module = sys.modules[name.partition(".")[0]]

@@ -9,6 +9,7 @@ of a library is not: its name and version are all that counts, and a plan must n
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -34,26 +35,48 @@ def absolute_name(names: dict[str, Any], found: Import) -> str:
     return f"{base}.{found.name}" if found.name else base
 
 
-def find_module(encoder: Encoder, name: str) -> types.ModuleType | bytes:
-    """Return a module that a body imports: loaded if it is the user's, else by name."""
+def find_module(encoder: Encoder, name: str, top: bool = False) -> types.ModuleType | bytes:
+    """Return a module that a body imports: loaded if it is the user's, else by name.
+
+    Whether somebody else has loaded it must not show: by name, it is what it would be if loaded.
+
+    Args:
+        encoder: notes what was looked up.
+        name: full name of the module.
+        top: whether the import binds the package at the top, as `import a.b` does.
+    """
     known = sys.modules.get(name)
     encoder.reach.append(Binding(sys.modules, name, MISSING if known is None else known))
     if known is not None:
         return known
-    top = name.partition(".")[0]
-    if top in sys.stdlib_module_names:
-        return foreign(encoder, Owner("standard"), name, "")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        spec = None
+    first = name.partition(".")[0]
+    if first in sys.stdlib_module_names:
+        return foreign(encoder, Owner("standard"), first if top else name, "")
+    package, spec = _first_package(name)
     if spec is None:
         return packed("absent", text(name))
     places = spec.submodule_search_locations
-    owner = owner_of(top, spec.origin or (os.path.join(next(iter(places)), "") if places else None))
+    place = spec.origin or (os.path.join(next(iter(places)), "") if places else None)
+    owner = owner_of(package, place)
     if owner.kind != "user":
-        return foreign(encoder, owner, name, "")
+        return foreign(encoder, owner, package if top else name, "")
     return _load(encoder, name)
+
+
+def _first_package(name: str) -> tuple[str, importlib.machinery.ModuleSpec | None]:
+    """Return the outermost package in a name that is more than a namespace of several, and where
+    it is found. Only namespaces, which have no code, are loaded by the search."""
+    parts = name.split(".")
+    package, spec = parts[0], None
+    for length in range(1, len(parts) + 1):
+        package = ".".join(parts[:length])
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or spec.origin is not None:
+            break
+    return package, spec
 
 
 def _load(encoder: Encoder, name: str) -> types.ModuleType | bytes:
