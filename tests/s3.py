@@ -91,15 +91,10 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[S3]:
-    """The session's moto, in a thread of this process."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield S3("moto", f"http://{host}:{port}", honours_create=True)
-    server.stop()
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """The session's moto."""
+    with running_moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
 
 
 @pytest.fixture(params=["rclone", "moto"])
@@ -125,28 +120,43 @@ def running_rclone(folder: Path) -> Iterator[S3]:
     settings = {name: value for name, value in os.environ.items() if name[:7] != "RCLONE_"}
     log_path = folder / "server.log"
     (folder / "objects").mkdir()
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            [program, "serve", "s3", str(folder / "objects"), *where],
-            env={**settings, "RCLONE_CONFIG": os.devnull},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        _wait_until_started(process, log_path)
+    command = [program, "serve", "s3", str(folder / "objects"), *where]
+    environment = {**settings, "RCLONE_CONFIG": os.devnull}
+    with _running(command, environment, log_path, b"Starting s3 server"):
         yield S3("rclone", f"http://127.0.0.1:{port}", honours_create=False)
+
+
+@contextmanager
+def running_moto(folder: Path) -> Iterator[S3]:
+    """moto's server on a free port. In this process its threads would draw from the chance that
+    property tests draw from."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _running(command, {**os.environ}, folder / "server.log", b"Running on http://"):
+        yield S3("moto", f"http://127.0.0.1:{port}", honours_create=True)
+
+
+@contextmanager
+def _running(
+    command: list[str], environment: dict[str, str], log_path: Path, started: bytes
+) -> Iterator[None]:
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_started(process, log_path, started)
+        yield
     finally:
-        process.kill()  # by its own way it waits a minute for connections to close
+        process.kill()  # by its own way rclone waits a minute for connections to close
         process.wait(STOP_S)
 
 
-def _wait_until_started(process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_started(process: subprocess.Popen[bytes], log: Path, started: bytes) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
-        if b"Starting s3 server" in log.read_bytes():
+        if started in log.read_bytes():
             return
         time.sleep(0.02)
-    pytest.fail(f"rclone did not start ({process.poll()}):\n{log.read_text(errors='replace')}")
+    pytest.fail(f"it did not start ({process.poll()}):\n{log.read_text(errors='replace')}")
 
 
 @contextmanager
