@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +367,7 @@ def test_a_cluster_of_ours_starts_only_when_it_is_needed_and_leaves_nothing_behi
         return cluster
 
     monkeypatch.setattr(Dask, "_start", counted)
+    resource_tracker.ensure_running()  # Python's own, which stays once a process was spawned
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     one = Dask(n_workers=1, threads_per_worker=1)
     sums = project.own(work.sums, compute={"default": one})
