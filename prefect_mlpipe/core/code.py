@@ -38,7 +38,7 @@ from prefect_mlpipe.core.encoding.parts import (
     label_of_module,
     together,
 )
-from prefect_mlpipe.core.encoding.pieces import Undigestible, packed, text
+from prefect_mlpipe.core.encoding.pieces import Undigestible, count, packed, text
 from prefect_mlpipe.core.environment import versions
 from prefect_mlpipe.core.reading import callables
 from prefect_mlpipe.core.reading.functions import attribute_values
@@ -57,6 +57,7 @@ class Code:
         parts: label, as `helpers.clean`, → digest of that function, class or global value alone.
         environment: installed distribution that it reaches → version.
         values: label → the parts themselves: two lambdas of one module share a label.
+        asks: what is asked of code besides what it does, as its docstring or its name.
     """
 
     digest: str
@@ -65,6 +66,7 @@ class Code:
     values: Mapping[str, tuple[object, ...]] = field(
         default_factory=dict, repr=False, compare=False
     )
+    asks: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Code, (self.digest, dict(self.parts), dict(self.environment)))
@@ -169,6 +171,22 @@ def code_of_parts(parts: Parts) -> Code | None:
     return Code(blake3(packed("brought", *pieces)).hexdigest(), labelled, {}, values)
 
 
+def shown_by(brought: Code, asks: frozenset[str]) -> bytes:
+    """Return what shows of code that a value brings along to code that asks for it.
+
+    Args:
+        brought: as `code_of_parts` gave it.
+        asks: what the reader of the value asks of code.
+    """
+    if not asks:
+        return b""
+    parts: Parts = {
+        label: {count(at): value for at, value in enumerate(values)}
+        for label, values in brought.values.items()
+    }
+    return with_what_shows(parts, asks, None)[1]
+
+
 def effects(function: Any) -> list[str]:
     """Return the kind and names of the fields that the return annotation declares."""
     fields = declared_fields(resolve_annotations(function).get("return"))
@@ -206,6 +224,7 @@ class _Snapshot:
             {label: together(parts[label]) for label in sorted(parts)},
             versions(distributions),
             {label: tuple(owns.values()) for label, owns in sorted(parts.items())},
+            frozenset(asks),
         )
 
     def _bound(self, names: dict[str, Any], name: str, value: object) -> None:

@@ -19,7 +19,7 @@ import orjson
 from blake3 import blake3
 from pydantic import Secret, SecretBytes, SecretStr
 
-from prefect_mlpipe.core.code import Code, CodeReader
+from prefect_mlpipe.core.code import Code, CodeReader, shown_by
 from prefect_mlpipe.core.digest import digest, known_of
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
@@ -143,6 +143,9 @@ class Keyer:
                 owned += owners
                 if own is not None:
                     brought = {**brought, f"input {name}": self._noted(own)}
+                    shows = shown_by(own, code.code.asks)
+                    if shows:
+                        inputs[name] = blake3(inputs[name].encode() + shows).hexdigest()
                 nested = outputs_in(value)
                 if nested:
                     sources[name] = source_of(nested)

@@ -309,3 +309,35 @@ def test_a_function_that_all_items_of_a_mapped_step_are_given_is_named_once(lab:
     assert outcome.plan["score"] == ("run", said)
     assert outcome.reasons("score") == outcome.reasons("score[2]") == said
     assert outcome.value == "builtins.list[builtins.int 3, builtins.int 4, builtins.int 5]"
+
+
+SHOWN = """
+import given
+
+@step
+def work(f) -> str:
+    ran("work")
+    return {asked}
+
+@pipeline
+def main() -> str:
+    return work(given.f)
+"""
+
+ASKED = {
+    "docstring": ("f.__doc__ or ''", 'def f(x):\n    """one"""\n    return x', "one", "two"),
+    "name": ("f.__name__", "def old(x):\n    return x\nf = old", "old", "new"),
+    "annotations": ("str(f.__annotations__)", "def f(x: int):\n    return x", "int", "str"),
+}
+
+
+@pytest.mark.parametrize(("asked", "source", "before", "after"), ASKED.values(), ids=ASKED)
+def test_what_a_step_asks_of_a_function_that_it_is_given_counts(
+    lab: Lab, asked: str, source: str, before: str, after: str
+) -> None:
+    lab.write({"main.py": SHOWN.format(asked=asked), "given.py": source})
+    assert lab.run().value == lab.oracle()
+    assert lab.run().ran == []
+    lab.write({"given.py": source.replace(before, after)})
+    outcome = lab.run()
+    assert (outcome.value, outcome.ran) == (lab.oracle(), ["work"])
