@@ -27,6 +27,7 @@ SECOND_NS = 1_000_000_000
 COARSE_WINDOW_NS = 2_500_000_000  # file systems that keep whole (FAT: even) seconds
 FINE_WINDOW_NS = 100_000_000  # kernels stamp with the timer's tick: 10 ms at most
 BUSY_TIMEOUT_S = 5.0
+OPEN_AGAIN_S = 0.02
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS content (state TEXT PRIMARY KEY, hash TEXT NOT NULL) WITHOUT ROWID
@@ -115,12 +116,25 @@ class StatIndex:
         os.makedirs(self.folder, exist_ok=True)
         path = os.path.join(self.folder, "stat-index.sqlite")
         try:
-            return _opened(path)
+            return _opened_in_turn(path)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
             os.unlink(path)  # not a database: an index can be made again
             return _opened(path)
+
+
+def _opened_in_turn(path: str) -> sqlite3.Connection:
+    """Open the database. Several that make it at once collide, whatever the timeout: the change to
+    the journal that they share does not wait for a lock."""
+    end = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return _opened(path)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(OPEN_AGAIN_S)
 
 
 def _opened(path: str) -> sqlite3.Connection:
