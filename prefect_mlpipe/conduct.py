@@ -213,10 +213,16 @@ class Conduct:
 
     def _segment(self, engine: Engine) -> str | None:
         """Keep the records of this run together where each costs a request of its own."""
+        self.store.records.tidy()
         if self.store.is_local:
             return None
-        runs = engine.all_runs()
-        records = [run.record for run in runs if run.record is not None and run.node.step.cached]
+        records = [
+            run.record
+            for run in engine.all_runs()
+            if run.record is not None
+            and run.node.step.cached
+            and not self.store.records.is_packed(run.record.key)
+        ]
         return self.store.segments.write(records)
 
 

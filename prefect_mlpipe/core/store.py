@@ -6,8 +6,11 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     values/3f/3f9c….npy                        a stored value; small ones stand in their record
     values/3f/3f9c…/digits.csv                 a stored file or folder
     records/41/41d0a2…                         what the step with this key left
-    segments/<digest>.jsonl, moved/<key>       copies of a run's records in one object; which of
-                                               them do not stand any more (remote stores only)
+    packs/…, pack-keys/…                       records of a mapped step's items, many together
+    segments/<digest>.jsonl                    copies of a run's records in one object (remote
+                                               stores only)
+    moved/<key>                                which records in packs and segments do not stand any
+                                               more
     code/7a/7ab3…                              the parts of some code, to explain changes
     latest/helpers.clean.json                  the latest manifest of a function
     published/digits/versions/…, aliases/…     published values by name
@@ -18,7 +21,7 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     watches/<name>.json                        what a watcher of data has seen
     leases/41d0a2…, leases/holders/<token>     which run computes a key just now, and that it lives
 
-All but values, segments and leases are sealed documents (`core.storing.seals`).
+All but values, keys of packs, segments and leases are sealed documents (`core.storing.seals`).
 
 All methods are cross-thread and cross-process safe.
 """
@@ -44,6 +47,8 @@ from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.storing.active import Active
 from prefect_mlpipe.core.storing.codes import Codes
 from prefect_mlpipe.core.storing.documents import Documents, Drawer
+from prefect_mlpipe.core.storing.moves import Moves
+from prefect_mlpipe.core.storing.packs import Packs
 from prefect_mlpipe.core.storing.place import Place
 from prefect_mlpipe.core.storing.published_values import Published
 from prefect_mlpipe.core.storing.records import Records
@@ -59,6 +64,7 @@ from prefect_mlpipe.core.upkeep.verifying import Verified, verify
 
 SIGNED: Final = (
     "records",
+    "packs",
     "runs",
     "active",
     "published",
@@ -101,6 +107,7 @@ class Store:
         latest: the latest manifest of a function.
         watches: what watchers of data have seen.
         parameters: references to parameters that Prefect has not but by reference.
+        packs: records that lie together.
         segments: copies of records, for reruns on a remote store.
     """
 
@@ -133,18 +140,16 @@ class Store:
         self._place = Place(backend)
         self._values = Values(local, remote, Soundness(self.stat_index))
         self._documents = documents = Documents(self._place, Seal(self._signing_key))
-        self.segments = Segments(documents)
-        self.records = Records(documents, self._moving)
+        moves = Moves(self._place)
+        self.packs = Packs(documents, moves)
+        self.segments = Segments(documents, moves)
+        self.records = Records(documents, self.packs, moves)
         self.runs = RunManifests(documents)
         self.published = Published(documents)
         self.codes = Codes(documents)
         self.latest = Drawer(documents, "latest")
         self.watches = Drawer(documents, "watches")
         self.parameters = Drawer(documents, "parameters")
-
-    def _moving(self, key: str) -> None:
-        if not self.is_local:  # a local store has no segments that could be out of date
-            self.segments.moving(key)
 
     def signing(self, key: str) -> Store:
         """Give this store with a signing key, unless it has one."""
@@ -302,7 +307,7 @@ class Store:
         if grace < SHORTEST_GRACE:
             raise ValueError(f"grace={grace}: {SHORTEST_GRACE} at least, else runs lose their work")
         limit = None if max_bytes is None else _BYTES.validate_python(max_bytes)
-        return prune(self._documents, Rules(keep_last, older_than, limit, grace), dry_run)
+        return prune(self._documents, self.packs, Rules(keep_last, older_than, limit, grace), dry_run)
 
     def signature(self, value: StoredValue) -> str | None:
         """Sign a reference that is to leave the store, `None` without a signing key."""

@@ -119,7 +119,9 @@ class Turns:
         began = time.monotonic()
         if not self.waiting or began < self._next:
             return []
-        records = self._store.records.read_many([run.key for run in self.waiting if run.key])
+        records = self._store.records.read_many(
+            [run.key for run in self.waiting if run.key], fresh=True
+        )
         free = [run for run, wait in self.waiting.items() if self._is_over(run, wait, records)]
         for run in free:
             del self.waiting[run]

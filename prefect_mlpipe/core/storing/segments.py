@@ -2,13 +2,9 @@
 
 Knows records and places. Knows nothing of runs: a run manifest names the segment of its run.
 
-A segment is a copy. What stands under the key of a record is what counts, and whoever moves a key
-to another record says so first under `moved/`; a reader of a segment leaves out what was moved.
-A segment is named by its content, so a run that reused everything writes none.
-
-Worth arguing: the records could lie in segments alone, with an index. But an index that many write
-at once needs a store that compares and swaps, which S3's imitations do not; a copy and a list of
-the few keys that ever moved need nothing but that a listing shows what was written.
+A segment is a copy of records that lie under their own names. What stands there is what counts, and
+whoever moves a key to another record says so first under `moved/`; a reader of a segment leaves out
+what was moved. A segment is named by its content, so a run that reused everything writes none.
 """
 
 from __future__ import annotations
@@ -21,10 +17,10 @@ from blake3 import blake3
 
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.storing.documents import Documents
+from prefect_mlpipe.core.storing.moves import Moves
 from prefect_mlpipe.core.storing.records import sealed, unsealed
 
 FOLDER: Final = "segments"
-MOVED: Final = "moved"
 
 WORTH = 8  # records; fewer are asked for one by one
 
@@ -32,8 +28,8 @@ WORTH = 8  # records; fewer are asked for one by one
 class Segments:
     """The segments of one store. Cross-thread and cross-process safe."""
 
-    def __init__(self, documents: Documents) -> None:
-        self._documents, self._place = documents, documents.place
+    def __init__(self, documents: Documents, moves: Moves) -> None:
+        self._documents, self._place, self._moves = documents, documents.place, moves
 
     def write(self, records: Iterable[Record]) -> str | None:
         """Keep copies of records together, once; give the name of the segment."""
@@ -53,13 +49,9 @@ class Segments:
         content = backend.read(segment_name(name))
         if content is None:
             return {}
-        moved = {entry.name.rpartition("/")[2] for entry in backend.list(MOVED)}
+        moved = self._moves.keys(fresh=True)
         found = (self._record(line) for line in content.split(b"\n"))
         return {each.key: each for each in found if each is not None and each.key not in moved}
-
-    def moving(self, key: str) -> None:
-        """Say that another record is about to take the place of the one of a key."""
-        self._place.writing().replace(f"{MOVED}/{key}", b"")
 
     def _record(self, line: bytes) -> Record | None:
         """Give the record of a line; what is not believed here is asked for under its key."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from prefect_mlpipe.core.places.backends import Backend, Entry
 from prefect_mlpipe.core.record import StoredValue
-from prefect_mlpipe.core.storing import published_values, records, run_manifests
+from prefect_mlpipe.core.storing import packs, published_values, records, run_manifests
 from prefect_mlpipe.core.storing.documents import Documents
 from prefect_mlpipe.core.storing.run_manifests import is_manifest
 
@@ -26,6 +26,8 @@ VALUES: Final = "values"
 FOLDERS: Final = (
     VALUES,
     "records",
+    "packs",
+    "pack-keys",
     "segments",
     "moved",
     "runs",
@@ -92,8 +94,22 @@ class Inventory:
     @cached_property
     def records(self) -> dict[str, dict[str, Json]]:
         """Key → record as JSON; without those that cannot be believed."""
-        found = self._documents(records.FOLDER)
-        return {name.rpartition("/")[2]: document for name, document in found.items()}
+        packed = (found for pack in reversed(self.packs.values()) for found in pack.items())
+        loose = self._documents(records.FOLDER)
+        return {**dict(packed), **{n.rpartition("/")[2]: each for n, each in loose.items()}}
+
+    @cached_property
+    def packs(self) -> dict[str, dict[str, dict[str, Json]]]:
+        """Name of a pack, oldest first → key → record as JSON."""
+        found = self._documents(packs.FOLDER)
+        return {final_name(n): dict(packs.documents_in(found[n])) for n in sorted(found)}
+
+    @cached_property
+    def written(self) -> dict[str, float]:
+        """Key → when its record was written."""
+        when = {final_name(name): at for name, at in self.modified(packs.FOLDER).items()}
+        found = {key: when[name] for name, each in reversed(self.packs.items()) for key in each}
+        return found | {final_name(n): at for n, at in self.modified(records.FOLDER).items()}
 
     @cached_property
     def runs(self) -> dict[str, dict[str, Json]]:
@@ -126,6 +142,11 @@ class Inventory:
         for start in range(0, len(names), _AT_ONCE):
             found |= self.documents.read_many(names[start : start + _AT_ONCE])
         return found
+
+
+def final_name(name: str) -> str:
+    """The last part of a name in a store, as rooms of the store call what stands there."""
+    return name.rpartition("/")[2].removesuffix(".json")
 
 
 def checksum_in(name: str) -> str | None:
@@ -183,3 +204,5 @@ def keys_of(run: Mapping[str, Json]) -> Iterator[str]:
     for entry in run["nodes"]:
         if entry["key"]:
             yield entry["key"]
+    for items in run.get("items", {}).values():
+        yield from filter(None, items["keys"])

@@ -59,9 +59,7 @@ class Marks:
     def __init__(self, inventory: Inventory, rules: Rules, now: float) -> None:
         self._inventory, self._rules, self.now = inventory, rules, now
         self.before = now - rules.grace.total_seconds()  # what was written later stays
-        self._written = {
-            entry.name.rpartition("/")[2]: entry.modified for entry in inventory.entries("records")
-        }
+        self._written = inventory.written
 
     @cached_property
     def runs(self) -> set[str]:

@@ -15,18 +15,26 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, NamedTuple
 
 from prefect_mlpipe.core.places.backends import Entry, LocalBackend
-from prefect_mlpipe.core.storing import active, codes, records, run_manifests, segments
+from prefect_mlpipe.core.storing import active, codes, moves, packs, records, run_manifests, segments
 from prefect_mlpipe.core.storing.active import SAID_WITHIN_S
 from prefect_mlpipe.core.storing.documents import Documents
+from prefect_mlpipe.core.storing.packs import Packs
 from prefect_mlpipe.core.storing.use import remove_unused
 from prefect_mlpipe.core.telling.describing import size_text
-from prefect_mlpipe.core.upkeep.inventory import FOLDERS, VALUES, Inventory, keys_of, references
+from prefect_mlpipe.core.upkeep.inventory import (
+    FOLDERS,
+    VALUES,
+    Inventory,
+    final_name,
+    keys_of,
+    references,
+)
 from prefect_mlpipe.core.upkeep.marking import UNFINISHED_KEPT, Marks, Rules, keys_in_use
 from prefect_mlpipe.errors import StoreUnavailable
 
@@ -73,15 +81,19 @@ class Pruned:
 
 
 class _Doomed(NamedTuple):
-    """Something that goes: its kind, the names under which it lies, and what it takes."""
+    """Something that goes: its kind, the names under which it lies, and what it takes.
+
+    Of a pack `keys` say which of its records go; the others stay, in another pack.
+    """
 
     kind: str
     names: list[str]
     size: int
     checksum: str = ""
+    keys: frozenset[str] = frozenset()
 
 
-def prune(documents: Documents, rules: Rules, dry_run: bool) -> Pruned:
+def prune(documents: Documents, packed: Packs, rules: Rules, dry_run: bool) -> Pruned:
     """Remove what the rules let go, and what nothing refers to."""
     began = time.monotonic()
     now = _now(documents)
@@ -94,9 +106,9 @@ def prune(documents: Documents, rules: Rules, dry_run: bool) -> Pruned:
         time.sleep(max(0.0, SETTLE_S - (time.monotonic() - began)))
         doomed = _still_doomed(doomed, inventory, Inventory(documents), marks)
     for each in doomed:
-        if not dry_run and not _removed(inventory, each, marks.before):
+        if not dry_run and not _removed(inventory, packed, each, marks.before):
             continue
-        done.counts[each.kind] += 1
+        done.counts[each.kind] += len(each.keys) or 1
         done.size_bytes += each.size
     gone = sum(each.size for each in doomed if each.kind == "values")
     done.kept_bytes = sum(held.size for held in inventory.values.values()) - gone
@@ -133,20 +145,23 @@ def _still_doomed(
     runs = [run for name, run in second.runs.items() if name in new]
     keys = {key for run in runs for key in keys_of(run)} | keys_in_use(second, marks.now)
     names = {records.record_name(key) for key in keys}
-    grown = [n for n in now if n in names or (n in new and n.startswith(f"{records.FOLDER}/"))]
+    grown = [n for n in new if n.startswith((f"{records.FOLDER}/", f"{packs.FOLDER}/"))]
     sources = [
         *runs,
+        *(second.records[key] for key in keys if key in second.records),
         *(each for name, each in second.published.items() if name in new),
         *(each for name, each in second.parameters.items() if name in new),
         *second.documents.read_many(grown).values(),
     ]
     needed = {stored.checksum for each in sources for stored in references(each)}
+    left = [each._replace(keys=each.keys - keys) if each.keys else each for each in doomed]
     return [
         each
-        for each in doomed
+        for each, before in zip(left, doomed, strict=True)
         if each.checksum not in needed
         and names.isdisjoint(each.names)
         and all(name not in new for name in each.names)
+        and (each.keys or not before.keys)
     ]
 
 
@@ -160,7 +175,7 @@ def _doomed(inventory: Inventory, marks: Marks) -> Iterator[_Doomed]:
     }
     stays = {
         segments.FOLDER: {segments.segment_name(str(name)) for name in named if name},
-        segments.MOVED: {entry.name for entry in _needed_moves(inventory)},
+        moves.FOLDER: {entry.name for entry in _needed_moves(inventory)},
         records.FOLDER: {
             entry.name
             for entry in inventory.entries(records.FOLDER)
@@ -181,6 +196,7 @@ def _doomed(inventory: Inventory, marks: Marks) -> Iterator[_Doomed]:
         for entry in inventory.entries(folder):
             if entry.name not in names and _is_old(entry, marks.before):
                 yield _Doomed(_KINDS[folder], [entry.name], entry.size)
+    yield from _doomed_in_packs(inventory, marks, gone)
     for checksum, held in inventory.values.items():
         if checksum not in marks.checksums and not held.undated and held.modified < marks.before:
             yield _Doomed("values", [e.name for e in held.entries], held.size, checksum)
@@ -190,9 +206,19 @@ def _doomed(inventory: Inventory, marks: Marks) -> Iterator[_Doomed]:
                 yield _Doomed("unfinished", [entry.name], entry.size)
 
 
+def _doomed_in_packs(inventory: Inventory, marks: Marks, gone: Set[str]) -> Iterator[_Doomed]:
+    """Name the records in packs that go: with the rules, or since another took their place."""
+    loose = {final_name(entry.name) for entry in inventory.entries(records.FOLDER)}
+    for entry in inventory.entries(packs.FOLDER):
+        held = inventory.packs.get(final_name(entry.name), {}).keys()
+        going = frozenset(held & (gone | loose))
+        if going and _is_old(entry, marks.before):
+            yield _Doomed("records", [entry.name], entry.size * len(going) // len(held), "", going)
+
+
 _KINDS: Final = {
     segments.FOLDER: "records",
-    segments.MOVED: "records",
+    moves.FOLDER: "records",
     records.FOLDER: "records",
     "latest": "code",
     run_manifests.FOLDER: "runs",
@@ -203,10 +229,15 @@ _KINDS: Final = {
 
 
 def _needed_moves(inventory: Inventory) -> list[Entry]:
-    """The moves that a segment may not know of: its run may have begun long before its end."""
+    """The moves that a pack or a segment may not know of: its run may have begun long before."""
     oldest = min((e.modified for e in inventory.entries(segments.FOLDER)), default=float("inf"))
     known_by_all = oldest - UNFINISHED_KEPT.total_seconds()
-    return [e for e in inventory.entries(segments.MOVED) if e.modified >= known_by_all]
+    packed = {key for pack in inventory.packs.values() for key in pack}
+    return [
+        entry
+        for entry in inventory.entries(moves.FOLDER)
+        if entry.modified >= known_by_all or final_name(entry.name) in packed
+    ]
 
 
 def _pointing(inventory: Inventory, keys: set[str]) -> set[str]:
@@ -219,9 +250,12 @@ def _is_old(entry: Entry, before: float) -> bool:
     return 0 < entry.modified < before
 
 
-def _removed(inventory: Inventory, doomed: _Doomed, before: float) -> bool:
+def _removed(inventory: Inventory, packed: Packs, doomed: _Doomed, before: float) -> bool:
     """Remove something unless it was written or needed meanwhile; tell whether it is gone."""
     backend = inventory.backend
+    if doomed.keys:
+        packed.rewrite(final_name(doomed.names[0]), lambda key: key not in doomed.keys)
+        return True
     if not isinstance(backend, LocalBackend):
         for name in doomed.names:
             backend.delete(name)

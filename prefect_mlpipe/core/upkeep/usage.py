@@ -17,6 +17,8 @@ _REST: Final = "other"
 _KINDS: Final = {
     VALUES: "values",
     "records": "records",
+    "packs": "records",
+    "pack-keys": "records",
     "segments": "records",
     "moved": "records",
     "runs": "runs",

@@ -11,13 +11,20 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from prefect_mlpipe.core.record import StoredValue
+from prefect_mlpipe.core.storing import packs
 from prefect_mlpipe.core.storing.documents import Documents
 from prefect_mlpipe.core.telling.describing import size_text
-from prefect_mlpipe.core.upkeep.inventory import VALUES, Inventory, checksum_in, references
+from prefect_mlpipe.core.upkeep.inventory import (
+    VALUES,
+    Inventory,
+    checksum_in,
+    final_name,
+    references,
+)
 from prefect_mlpipe.errors import ValueDamaged, ValueMissing
 
-_DOCUMENTS: Final = ("records", "runs", "published", "code", "latest", "watches", "pins")
-_MADE_AGAIN: Final = (f"{VALUES}/", "records/", "code/", "latest/")  # the rest is not
+_DOCUMENTS: Final = ("records", "packs", "runs", "published", "code", "latest", "watches", "pins")
+_MADE_AGAIN: Final = (f"{VALUES}/", "records/", "packs/", "code/", "latest/")  # the rest is not
 _SHOWN = 20
 
 
@@ -140,6 +147,8 @@ def _referred(inventory: Inventory) -> dict[str, tuple[StoredValue, tuple[str, .
 
 def _remove(inventory: Inventory, problem: Problem) -> None:
     """Remove a document, or all that lies under the checksum of a value."""
+    if problem.name.startswith(f"{packs.FOLDER}/"):
+        inventory.backend.delete(packs.keys_name(final_name(problem.name)))
     if not problem.name.startswith(f"{VALUES}/"):
         inventory.backend.delete(problem.name)
         return
