@@ -12,6 +12,7 @@ from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.entries import Entries
 
 Json = Any
 
@@ -27,20 +28,19 @@ class Baseline:
         self._store = store
         self._pipeline = pipeline
         self._run: Mapping[str, Json] | None = None
-        self._nodes: Mapping[str, Json] = {}
+        self._nodes = Entries({})
         self._latest: dict[str, Record | None] = {}
         self.compared: dict[str, str] = {}
 
     def key(self, node: str) -> str | None:
         """Return the key that a node had when it last succeeded in this pipeline."""
         self._last_run()
-        entry = self._nodes.get(node)
-        return entry["key"] or entry["earlier_key"] if entry else None
+        return self._nodes.key(node)
 
     def _last_run(self) -> Mapping[str, Json]:
         if self._run is None:
             self._run = self._store.runs.last(self._pipeline) or {"nodes": []}
-            self._nodes = {entry["name"]: entry for entry in self._run["nodes"]}
+            self._nodes = Entries(self._run)
         return self._run
 
     def records(self) -> dict[str, Record]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from prefect_mlpipe.baseline import Baseline
 from prefect_mlpipe.compute.targets import Target, adopt_computes
 from prefect_mlpipe.core.graph import Graph, Node, Output, replace_outputs
+from prefect_mlpipe.core.heap import settled_heap
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current, current
 from prefect_mlpipe.engine.calls import load
@@ -26,6 +27,7 @@ from prefect_mlpipe.engine.outputs import Outputs, pack
 from prefect_mlpipe.engine.protocols import Reporter, Runner
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.engine.steprun import StepRun
+from prefect_mlpipe.entries import columns, is_plain
 from prefect_mlpipe.errors import RunCancelled, StoreUnavailable, UnresolvedOutput
 from prefect_mlpipe.runs import plain
 from prefect_mlpipe.settings import Failures
@@ -100,6 +102,10 @@ class Conduct:
         Args:
             on_engine: is given the engine before anything runs, to cancel from another thread.
         """
+        with settled_heap():
+            return self._run(on_engine)
+
+    def _run(self, on_engine: Callable[[Engine], None]) -> tuple[Any, Returned]:
         started, watch = time.time(), time.perf_counter()
         self.store.prepare()
         # Later than the last run, whatever the clock says: one that was ahead may have been set.
@@ -305,7 +311,16 @@ class Ending:
             "saved_s": sum(record.duration_s for record in reused),
             "saved_bytes": sum(record.size for record in reused),
             "graph": graph.to_dict(),
-            "nodes": [_entry(run, self.info.name, baseline) for run in runs if run.wanted],
+            "nodes": [
+                _entry(run, self.info.name, baseline)
+                for run in runs
+                if run.wanted and (run.group is None or not is_plain(run))
+            ],
+            "items": {
+                run.name: columns(run.items, [baseline.earlier_key(i.name) for i in run.items])
+                for run in runs
+                if run.wanted and run.items
+            },
         }
 
 
@@ -327,6 +342,7 @@ def _entry(run: StepRun, run_name: str, baseline: Baseline) -> dict[str, Any]:
         else {name: value.to_json() for name, value in record.fields.items()},
         "reused_from": origin if run.state == "reused" or run.adopted else None,
         "duration_s": None if record is None else record.duration_s,
+        "bytes": 0 if record is None else record.size,
         "started": run.started,
         "ended": run.ended,
         "metrics": _metrics(run),

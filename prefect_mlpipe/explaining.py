@@ -28,6 +28,7 @@ from prefect_mlpipe.core.telling.describing import (
 )
 from prefect_mlpipe.core.telling.kept_code import KeptCode
 from prefect_mlpipe.core.telling.sources import Looks
+from prefect_mlpipe.entries import Entries
 from prefect_mlpipe.errors import ValueDamaged, ValueMissing
 
 LOADED_UP_TO = 1 << 28  # bytes: what is larger is compared by type and size only
@@ -79,7 +80,7 @@ def side_of(store: Store, manifest: Mapping[str, Any], run: Mapping[str, Any] | 
     return Side(
         Manifest.from_json(manifest),
         lambda code: code_in(store, code),
-        lambda source: values_in(run or {}, source),
+        lambda source: values_in(store, run or {}, source),
     )
 
 
@@ -102,14 +103,15 @@ def code_in(store: Store, code: str) -> KeptCode | None:
     return None if document is None else KeptCode.from_json(document)
 
 
-def values_in(document: Mapping[str, Any], source: str) -> dict[str, StoredValue]:
+def values_in(store: Store, document: Mapping[str, Any], source: str) -> dict[str, StoredValue]:
     """Return what the steps of a run handed on: place → stored value.
 
     Args:
+        store: where the records of the run are.
         document: manifest of the run.
         source: as in `Manifest.sources`: `load`, `split.train`, `load, load#2`.
     """
-    entries = {entry["name"]: entry for entry in document.get("nodes", ())}
+    entries = Entries(document)
     found: dict[str, StoredValue] = {}
     names = source.split(", ")
     for name in names:
@@ -117,15 +119,21 @@ def values_in(document: Mapping[str, Any], source: str) -> dict[str, StoredValue
         entry = entries.get(node)
         if entry is None:
             continue
-        items = range(entry["items"] or 0)
-        places = {"": entry, **{f"[{at}]": entries.get(f"{node}[{at}]") for at in items}}
-        for place, one in places.items():
-            fields = one["fields"] if one is not None else None
-            for inner, value in (fields or {}).items():
+        for each in (node, *entries.items_of(node)):
+            place = each.removeprefix(node)
+            for inner, value in _fields(store, entries[each]).items():
                 if field in (None, inner):
                     at = f"{place}.{inner}" if inner and field is None else place
-                    found[f"{name}{at}" if len(names) > 1 else at] = StoredValue.from_json(value)
+                    found[f"{name}{at}" if len(names) > 1 else at] = value
     return found
+
+
+def _fields(store: Store, entry: Mapping[str, Any]) -> Mapping[str, StoredValue]:
+    """Return what a step left; of an item its record says it."""
+    if entry["fields"]:
+        return {name: StoredValue.from_json(value) for name, value in entry["fields"].items()}
+    record = store.records.read(entry["key"]) if entry["key"] else None
+    return {} if record is None else record.fields
 
 
 def _parted(name: str) -> tuple[str, str | None]:

@@ -12,7 +12,7 @@ import itertools
 import multiprocessing
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,12 +28,12 @@ from prefect_mlpipe.compute.flow import parent_ids
 from prefect_mlpipe.compute.routes import RoutingRunner
 from prefect_mlpipe.conduct import Conduct, Returned, RunInfo
 from prefect_mlpipe.core.manifest import Reason, sentences
-from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.current import keep_logs
 from prefect_mlpipe.engine.engine import Engine
 from prefect_mlpipe.engine.loglines import line
 from prefect_mlpipe.engine.protocols import Cancel
 from prefect_mlpipe.engine.steprun import StepRun
+from prefect_mlpipe.entries import Entries
 from prefect_mlpipe.errors import ComputeError, InvalidPipeline, RunCancelled
 from prefect_mlpipe.parameters import stored_in
 from prefect_mlpipe.reporting.api import ensure_api
@@ -189,6 +189,9 @@ class FlowReporter:
         if run.group is None:
             self._logger.debug("%s: runs (%s)", run.name, "; ".join(map(str, run.reasons)))
 
+    def began(self, run: StepRun) -> None:
+        """Show that the items of a mapped step run."""
+
     def behind(self, run: StepRun, holder: str) -> None:
         """Log for whom a step waits, and show it on the terminal."""
         self._behind[run] = holder
@@ -256,7 +259,7 @@ class FlowReporter:
         self._progress.__exit__(None, None, None)
         if self._reused > LOGGED_REUSES:
             self._logger.info("… and %d more reused", self._reused - LOGGED_REUSES)
-        rows = summary_rows(document["nodes"])
+        rows = summary_rows(document)
         seconds = document["ended"] - document["started"]
         name = document["pipeline"]
         if self._settings.progress:
@@ -273,26 +276,23 @@ class FlowReporter:
             self._tasks.close()
 
 
-def summary_rows(nodes: Sequence[Mapping[str, Any]]) -> list[StepRow]:
+def summary_rows(document: Mapping[str, Any]) -> list[StepRow]:
     """Return the rows of a summary from a run manifest; items count in their mapped node."""
-    items: dict[str, list[StepRow]] = {}
-    rows: dict[str, StepRow] = {}
-    for entry in nodes:
-        row = _row(entry)
-        if entry["group"] is None:
-            rows[row.step] = row
-        else:
-            items.setdefault(entry["group"], []).append(row)
-    for name, members in items.items():
-        facts = filter(None, [rows[name].why, counts_text(members)])
-        rows[name] = replace(
-            rows[name],
-            why="; ".join(facts),
-            seconds=sum(member.seconds for member in members),
-            size_bytes=sum(member.size_bytes for member in members),
-            saved_seconds=sum(member.saved_seconds for member in members),
-        )
-    return list(rows.values())
+    entries = Entries(document)
+    rows = []
+    for name in (entry["name"] for entry in document["nodes"] if entry["group"] is None):
+        row = _row(entries[name])
+        members = [_row(entries[item]) for item in entries.items_of(name)]
+        if members:
+            row = replace(
+                row,
+                why="; ".join(filter(None, [row.why, counts_text(members)])),
+                seconds=sum(member.seconds for member in members),
+                size_bytes=sum(member.size_bytes for member in members),
+                saved_seconds=sum(member.saved_seconds for member in members),
+            )
+        rows.append(row)
+    return rows
 
 
 def _row(entry: Mapping[str, Any]) -> StepRow:
@@ -302,7 +302,7 @@ def _row(entry: Mapping[str, Any]) -> StepRow:
         why = f"from run {entry['reused_from']}{', which was waited for' if why else ''}"
     elif state == "failed":
         why = entry["cause"] or why
-    size = sum(StoredValue.from_json(value).size for value in (entry["fields"] or {}).values())
+    size = entry["bytes"]
     seconds = entry["duration_s"] or 0.0
     return StepRow(
         entry["name"], state, why, 0.0 if reused else seconds, size, seconds if reused else 0.0

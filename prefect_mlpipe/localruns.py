@@ -29,6 +29,9 @@ class LogReporter:
     def reading(self, run: StepRun) -> None:
         """Say nothing before the end."""
 
+    def began(self, run: StepRun) -> None:
+        """Say nothing before the end."""
+
     def behind(self, run: StepRun, holder: str) -> None:
         """Log for whom a step waits; loud, for nothing else would say why nothing happens."""
         logger.warning("%s: waits for %s", run.name, holder)

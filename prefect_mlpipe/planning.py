@@ -127,7 +127,7 @@ class Planner:
 
         facts = self._keyer.described(node.step, node.arguments)
         manifest = run.manifest._replace(described=facts)
-        now = Side(manifest, look_up, lambda source: values_in(self._document(), source))
+        now = Side(manifest, look_up, lambda source: values_in(store, self._document(), source))
         return side_of_record(store, before), now
 
     def _document(self) -> dict[str, Any]:
@@ -136,6 +136,7 @@ class Planner:
             "nodes": [
                 {
                     "name": run.name,
+                    "key": None,
                     "items": None if run.items is None else len(run.items),
                     "fields": None
                     if run.record is None

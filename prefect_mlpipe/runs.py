@@ -18,10 +18,11 @@ from typing import Any, Final
 import orjson
 
 from prefect_mlpipe.core.manifest import Reason
-from prefect_mlpipe.core.record import StoredValue
+from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.outputs import gather
-from prefect_mlpipe.errors import InvalidParameters, OutputError, RunNotFound
+from prefect_mlpipe.entries import Entries
+from prefect_mlpipe.errors import InvalidParameters, OutputError, RunNotFound, ValueMissing
 from prefect_mlpipe.explaining import Side, explanation, moment, side_of, side_of_record
 from prefect_mlpipe.reporting.summary import seconds_text
 
@@ -56,6 +57,9 @@ class StoredOutput:
     def values(self) -> dict[str, StoredValue]:
         """Field → reference; one field named '' for an undivided output."""
         fields = self._entry["fields"]
+        record = None if fields or not self._entry["key"] else self._record()
+        if record is not None:
+            return dict(record.fields)
         if fields is None:
             raise OutputError(
                 f"Step '{self._entry['name']}' left no output: {self._entry['state']}.",
@@ -63,6 +67,21 @@ class StoredOutput:
                 "Look at its .error and .logs.",
             )
         return {name: StoredValue.from_json(value) for name, value in fields.items()}
+
+    def _record(self) -> Record:
+        """Return the record of an item, which the run manifest only names.
+
+        Raises:
+            ValueMissing: it was pruned.
+        """
+        found = self._store.records.read(self._entry["key"])
+        if found is None:
+            raise ValueMissing(
+                f"What '{self._entry['name']}' returned is not in the store any more.",
+                {"store": self._store.url, "key": self._entry["key"]},
+                "Run the pipeline again to have it made again.",
+            )
+        return found
 
     def load(self) -> Any:
         """Return the value. Declared fields come as a dict: field → value.
@@ -230,7 +249,7 @@ class Run:
     def __init__(self, store: Store, document: Mapping[str, Json]) -> None:
         self._store = store
         self._document = document
-        self._entries = {entry["name"]: entry for entry in document["nodes"]}
+        self._entries = Entries(document)
 
     def __repr__(self) -> str:
         return f"<run '{self.name}' of '{self.pipeline}': {self.state}>"
@@ -239,8 +258,7 @@ class Run:
         if step not in self._entries:
             raise KeyError(f"run '{self.name}' has no step '{step}'; see .graph")
         entry = self._entries[step]
-        names = (f"{step}[{index}]" for index in range(entry["items"] or 0))
-        items = [self[name] for name in names if name in self._entries]
+        items = [self[name] for name in self._entries.items_of(step)]
         return StepResult(self._store, self._document, entry, items)
 
     def __iter__(self) -> Iterator[StepResult]:

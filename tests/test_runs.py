@@ -131,7 +131,7 @@ def test_the_summary_says_why_in_the_words_of_the_reasons(project: Project) -> N
     run = owned.runs.last()
     document = project.store.runs.read("digits", run.id)
     assert document is not None
-    rows = {row.step: row for row in summary_rows(document["nodes"])}
+    rows = {row.step: row for row in summary_rows(document)}
     assert rows["load"].why == "; ".join(map(str, run["load"].reasons))
     assert rows["load"].why in summary_text("digits", [*rows.values()], 1.0)
     assert rows["double"].why == "2 reused"
@@ -152,7 +152,7 @@ def test_the_summary_names_the_code_that_changed_in_an_argument(project: Project
     assert [owned.local(up) for up in (False, True)] == [19, 21]
     document = project.store.runs.read("chosen", owned.runs.last().id)
     assert document is not None
-    (row,) = summary_rows(document["nodes"])
+    (row,) = summary_rows(document)
     code = "tests.test_runs.chosen.<locals>.<lambda>"
     assert row.why == f"parameter 'how' changed: code of {code}"
 

@@ -23,7 +23,7 @@ class DaemonPool:
     """Runs callables on up to `max_workers` daemon threads. Thread-safe."""
 
     def __init__(self, max_workers: int | None, name: str) -> None:
-        self._max = max_workers or min(32, (os.cpu_count() or 1) + 4)
+        self.max_workers = max_workers or min(32, (os.cpu_count() or 1) + 4)
         self._name = name
         self._work: SimpleQueue[_Work] = SimpleQueue()
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class DaemonPool:
                 raise RuntimeError("the pool is closed")
             if self._idle > 0:
                 self._idle -= 1
-            elif self._threads < self._max:
+            elif self._threads < self.max_workers:
                 self._start()
             self._work.put((future, call))
         return future

@@ -137,6 +137,31 @@ class Manifest(NamedTuple):
         """Return the digest of the walk, 64 hex digits."""
         return blake3(orjson.dumps([KEY_VERSION, *self.walk()])).hexdigest()
 
+    def keys(self, names: Sequence[str]) -> Callable[[Sequence[str]], str]:
+        """Return what gives the key of this manifest with other digests of some inputs.
+
+        Args:
+            names: of the inputs, whether they are in this manifest or not. What is returned takes
+                the digest of each, in this order.
+        """
+        marks = {name: f"{number}{'~' * 63}" for number, name in enumerate(names)}
+        whole = self._replace(inputs={**self.inputs, **marks})
+        text = orjson.dumps([KEY_VERSION, *whole.walk()])
+        places = sorted((text.index(mark.encode()), names.index(n)) for n, mark in marks.items())
+        parts, start = [], 0
+        for place, _ in places:
+            parts.append(text[start:place])
+            start = place + 64
+        rest, order = text[start:], [number for _, number in places]
+
+        def key(digests: Sequence[str]) -> str:
+            pieces: list[bytes] = []
+            for part, number in zip(parts, order, strict=True):
+                pieces += (part, digests[number].encode())
+            return blake3(b"".join((*pieces, rest))).hexdigest()
+
+        return key
+
     def diff(self, before: Manifest, pieces: Pieces = lambda code: None) -> list[Reason]:
         """Return what differs from an earlier manifest, empty only if the keys are equal.
 

@@ -91,6 +91,7 @@ class Record(NamedTuple):
         """Return the fields as plain JSON."""
         document = self._asdict()
         document["fields"] = {name: value.to_json() for name, value in self.fields.items()}
+        document["manifest"] = dict(self.manifest)
         return document
 
     @classmethod

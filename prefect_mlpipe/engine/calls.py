@@ -42,10 +42,12 @@ from prefect_mlpipe.errors import (
 from prefect_mlpipe.steps import Step, run_function
 
 _HOST = socket.gethostname()
-_PLAIN = frozenset({int, float, bool, str, type(None), StoredValue})
+PLAIN = frozenset({int, float, bool, str, type(None), StoredValue})
 
 
 Check: TypeAlias = "Callable[[StoredValue, Any], object]"
+# Writes the record of a call, or sees to it that it is written.
+Keep: TypeAlias = "Callable[[StepCall, Record], Done]"
 
 
 class Whole(NamedTuple):
@@ -136,12 +138,19 @@ class Done(NamedTuple):
     own: bool
 
 
-def execute(call: StepCall, check: Check | None = None) -> Done:
+def keep_now(call: StepCall, record: Record) -> Done:
+    """Write the record of a call; return the one that stands."""
+    standing = call.store.records.write(record, replace=call.replace)
+    return Done(standing, standing is record or standing == record)
+
+
+def execute(call: StepCall, check: Check | None = None, keep: Keep = keep_now) -> Done:
     """Run a call and return its record.
 
     Args:
         call: what is run.
         check: is shown each stored value that is loaded, and may raise.
+        keep: writes the record, or sees to it that it is written.
 
     Raises:
         InputLost: an input is gone or damaged; nothing ran.
@@ -157,12 +166,12 @@ def execute(call: StepCall, check: Check | None = None) -> Done:
     call.attempt_started = time.monotonic()
     # A context of its own: no step may see the tracer of the body, or another step's current().
     try:
-        return copy_context().run(_execute, call, check)
+        return copy_context().run(_execute, call, check, keep)
     finally:
         call.attempt_started = 0.0
 
 
-def _execute(call: StepCall, check: Check | None) -> Done:
+def _execute(call: StepCall, check: Check | None, keep: Keep) -> Done:
     active.leave()
     here = call.current
     here.metrics = {}
@@ -176,14 +185,15 @@ def _execute(call: StepCall, check: Check | None) -> Done:
         duration = time.perf_counter() - started
         refuse_changed(call, [*call.files, *loaded])
         try:
-            return _record(call, value, created, duration)
+            return _record(call, value, created, duration, keep)
         except StoreUnavailable as error:
-            raise _not_kept(call, duration, error) from error
+            raise not_kept(call, duration, error) from error
     finally:
         here.close()
 
 
-def _not_kept(call: StepCall, duration: float, error: StoreUnavailable) -> StoreUnavailable:
+def not_kept(call: StepCall, duration: float, error: StoreUnavailable) -> StoreUnavailable:
+    """Return the error of a call that ran, and whose outputs the store did not take."""
     return StoreUnavailable(
         f"Step '{call.current.step}' ran, but the store could not take what it returned: that is "
         "lost, and the step will run again.",
@@ -192,7 +202,7 @@ def _not_kept(call: StepCall, duration: float, error: StoreUnavailable) -> Store
     )
 
 
-def _record(call: StepCall, value: Any, created: float, duration: float) -> Done:
+def _record(call: StepCall, value: Any, created: float, duration: float, keep: Keep) -> Done:
     buffers = Buffers()
     fields = call.step.fields
     parts = {"": value} if fields is None else fields.split(value, call.current.step)
@@ -220,8 +230,7 @@ def _record(call: StepCall, value: Any, created: float, duration: float) -> Done
     )
     if not call.recorded:  # given up while it ran: what it made is dropped
         return Done(record, True)
-    standing = call.store.records.write(record, replace=call.replace)
-    return Done(standing, standing is record or standing == record)
+    return keep(call, record)
 
 
 def _put(call: StepCall, name: str, value: Any, buffers: Buffers) -> StoredValue:
@@ -286,7 +295,7 @@ def files_in(arguments: Mapping[str, Any]) -> list[File | Folder]:
     """Return the files among arguments, also inside lists, tuples, dicts and dataclasses."""
     found: list[File | Folder] = []
     for value in arguments.values():
-        if type(value) in _PLAIN:
+        if type(value) in PLAIN:
             continue
         for item in items_in(value, fields=True):
             if type(item) is File or type(item) is Folder:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from prefect_mlpipe.core.decide import Decision, Options, Reuse, changes_since, decide
-from prefect_mlpipe.core.files import use_stat_index
+from prefect_mlpipe.core.files import noting_files, use_stat_index
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.manifest import Manifest, Reason
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
-from prefect_mlpipe.engine.keying import Keyer
+from prefect_mlpipe.engine.keying import Keyed, Keyer
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.selection import Selection
 
@@ -62,6 +62,20 @@ class Decider:
     def manifest(self, node: Node, outputs: Outputs) -> Manifest:
         """Return everything that the key of a node is made of; see `Keyer.manifest`."""
         return self.keyer.manifest(node.step, node.name, node.arguments, outputs.reference)
+
+    def keyed(self, node: Node, group: Node | None, outputs: Outputs) -> Keyed:
+        """Return the manifest of a node, its key, and the files that were digested for it.
+
+        Args:
+            node: of a call, or of an item of a mapped step.
+            group: the mapped node that it is an item of.
+            outputs: of the run.
+        """
+        if group is not None:
+            return self.keyer.item(node, group, outputs.reference)
+        with noting_files() as files:
+            manifest = self.manifest(node, outputs)
+        return Keyed(manifest, manifest.key(), [*files.items()])
 
     def decide(
         self, node: Node, manifest: Manifest, key: str, lost: Reason | None = None

@@ -24,7 +24,7 @@ from prefect_mlpipe.core.digest import digest, known_of
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.files import File, Folder, noting_files
-from prefect_mlpipe.core.graph import Output, outputs_in, replace_outputs
+from prefect_mlpipe.core.graph import Node, Output, outputs_in, replace_outputs
 from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.nested import items_in, refilled
 from prefect_mlpipe.core.telling.describing import SECRET, describe, is_secret
@@ -62,6 +62,24 @@ class StepCode(NamedTuple):
     files: list[tuple[File | Folder, object]]
 
 
+class Keyed(NamedTuple):
+    """A manifest, its key, and the files that were digested for it, as they were before."""
+
+    manifest: Manifest
+    key: str
+    files: Sequence[tuple[File | Folder, object]]
+
+
+class _Items(NamedTuple):
+    """What the items of a mapped node share: a manifest without what goes item by item, and what
+    gives the key with the digests of that."""
+
+    manifest: Manifest
+    names: tuple[str, ...]
+    key: Callable[[Sequence[str]], str]
+    files: Sequence[tuple[File | Folder, object]]
+
+
 class EnvVar:
     """An environment variable that a step reads: `@step(reads=[EnvVar("LANG")])`."""
 
@@ -91,6 +109,63 @@ class Keyer:
         self._python = python_environment()
         self._versions: dict[tuple[str, ...], dict[str, str]] = {}
         self._known: dict[str, Code] = {}
+        self._items: dict[Node, _Items] = {}
+
+    def item(self, node: Node, group: Node, reference: Callable[[Output], Reference]) -> Keyed:
+        """Return the manifest and key of an item of a mapped node; see `manifest`.
+
+        Most items differ from each other in numbers, short texts or outputs of steps; for those
+        only these are digested anew.
+        """
+        step, arguments = node.step, node.arguments
+        shared = self._items.get(group)
+        if shared is None:
+            shared = self._items[group] = self._shared(group, arguments, reference)
+        digests: list[str] = []
+        shown = shared.manifest.shown
+        sources = shared.manifest.sources
+        for name in shared.names:
+            value = arguments[name]
+            kind = type(value)
+            if kind is Output:
+                known = reference(value)
+                if known.owners:
+                    break
+                digests.append(known.digest)
+                sources = {**sources, name: _source(value)}
+            elif kind in _SCALARS and not (kind is str and is_secret(value, name)):
+                digests.append(digest(value))
+                text = repr(value)
+                if len(text) <= _SHOWN_LENGTH:
+                    shown = {**shown, name: text}
+            else:
+                break
+        else:
+            inputs = {**shared.manifest.inputs, **dict(zip(shared.names, digests, strict=True))}
+            function, code, _, reads, version, environment, *_, brought = shared.manifest
+            manifest = Manifest(
+                *(function, code, inputs, reads, version, environment, shown, sources),
+                brought=brought,
+            )
+            return Keyed(manifest, shared.key(digests), shared.files)
+        with noting_files() as files:
+            manifest = self.manifest(step, node.name, arguments, reference)
+        return Keyed(manifest, manifest.key(), [*files.items()])
+
+    def _shared(
+        self, group: Node, arguments: Mapping[str, Any], reference: Callable[[Output], Reference]
+    ) -> _Items:
+        assert group.mapped is not None
+        ignore = group.step.options.ignore
+        varying = tuple(
+            name
+            for name in arguments
+            if arguments[name] is not group.arguments[name] and name not in ignore
+        )
+        fixed = {name: value for name, value in arguments.items() if name not in varying}
+        with noting_files() as files:
+            manifest = self.manifest(group.step, group.name, fixed, reference)
+        return _Items(manifest, varying, manifest.keys(varying), [*files.items()])
 
     def manifest(
         self,
@@ -190,6 +265,8 @@ class Keyer:
             if _is_described(value) and name not in step.options.ignore
         }
         declared = step.options.reads or ()
+        if not found and not declared:
+            return {}
         for label, item in zip(_labels(declared), declared, strict=True):
             found[f"read {label}"] = getattr(item, "__mlpipe_function__", item)
         return {

@@ -5,11 +5,12 @@ Knows neither. Whoever implements these needs nothing else of the engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from prefect_mlpipe.core.graph import Node
+from prefect_mlpipe.engine.batching import Batch
 from prefect_mlpipe.engine.calls import Done, StepCall
 from prefect_mlpipe.engine.steprun import StepRun
 
@@ -21,6 +22,23 @@ class Outcome(NamedTuple):
     attempt: int
     done: Done | None
     error: BaseException | None
+
+
+class BatchPart(NamedTuple):
+    """What a runner reports of a submitted batch, all at once or part by part.
+
+    Attributes:
+        batch: which.
+        outcomes: of items that have ended since the last part.
+        ended: whether nothing more will come. Items of which nothing was said have not run, or
+            their worker died under them: they are decided anew, and go alone.
+        seconds: how long it took so far.
+    """
+
+    batch: Batch
+    outcomes: Sequence[Outcome]
+    ended: bool
+    seconds: float
 
 
 class Cancel(NamedTuple):
@@ -41,8 +59,20 @@ class Runner(Protocol):
     def submit(self, run: StepRun, call: StepCall, outcomes: SimpleQueue[Any]) -> None:
         """Start a call; put its `Outcome` on the queue when it has ended."""
 
+    def slots(self, run: StepRun) -> int:
+        """Return how many batches of a mapped step may be under way; 0 if it takes none."""
+
+    def inline_batch(self, batch: Batch) -> BatchPart | None:
+        """Run a batch here and now, or return `None` where that cannot be done."""
+
+    def submit_batch(self, batch: Batch, outcomes: SimpleQueue[Any]) -> None:
+        """Start a batch; put a `BatchPart` on the queue whenever there is something to say."""
+
     def abandon(self, run: StepRun, state: str, message: str) -> None:
         """Give up a call that cannot be stopped; its outcome will be dropped."""
+
+    def abandon_batch(self, batch: Batch, state: str, message: str) -> None:
+        """Give up a batch that cannot be stopped; its outcomes will be dropped."""
 
     def release(self, remaining: Iterable[Node]) -> None:
         """Let go of what these nodes cannot need: no others will come."""
@@ -56,6 +86,9 @@ class Reporter(Protocol):
 
     def reading(self, run: StepRun) -> None:
         """A step is about to run: `run.reasons` say why."""
+
+    def began(self, run: StepRun) -> None:
+        """The first items of a mapped step are about to run, in batches."""
 
     def behind(self, run: StepRun, holder: str) -> None:
         """A step waits for what another run computes; of items of a mapped step, one is told."""

@@ -14,20 +14,20 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from prefect_mlpipe.core.decide import Reuse
-from prefect_mlpipe.core.files import noting_files
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.leases.leases import Leases
 from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.current import Current
-from prefect_mlpipe.engine.calls import Done, InputLost, StepCall
+from prefect_mlpipe.engine.batching import Batch, Batches, Gathered, goes_in_batches
+from prefect_mlpipe.engine.calls import PLAIN, Done, InputLost, StepCall
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.doubt import Doubt
 from prefect_mlpipe.engine.failing import Failing
 from prefect_mlpipe.engine.loglines import damage
 from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
-from prefect_mlpipe.engine.protocols import Cancel, Reporter, Runner
+from prefect_mlpipe.engine.protocols import BatchPart, Cancel, Outcome, Reporter, Runner
 from prefect_mlpipe.engine.ready import Ready
 from prefect_mlpipe.engine.states import States
 from prefect_mlpipe.engine.steprun import StepRun
@@ -39,6 +39,8 @@ from prefect_mlpipe.settings import Failures
 TIMEOUT_GRACE_S = 0.5
 # How often it is asked which computes the remaining nodes may need: that looks at all of them.
 RELEASE_S = 0.5
+# Handing an item that is quicker than this to another thread gains nothing.
+QUICK_S = 0.001
 _REPAIRS = 2
 _NONE = frozenset({"NoneType", "builtins.NoneType"})
 
@@ -94,6 +96,7 @@ class Queue:
         self._current = current
         self._clock = clock
         self._doubt = Doubt(outputs.store)
+        self._batches = Batches(runner.slots)
         self._until: Callable[[], bool] = lambda: False
         self._leaders: dict[str, StepRun] = {}
         self._keyed: deque[StepRun] = deque()  # their records are asked for in one call
@@ -110,6 +113,9 @@ class Queue:
                     self._start(self.ready.pop())
                 else:
                     self._conclude_together()
+            self._send_batches()
+            if self.ready or self._keyed:
+                continue
             if until() or not (self._states.running or self._turns.waiting):
                 return
             self._take(self._next())
@@ -119,6 +125,12 @@ class Queue:
         self.stopped = self.stopped or message
         self._turns.give_up()
         self._keyed.clear()
+        self._batches.give_up()
+        for batch in self._batches.under_way():
+            for call in batch.calls:
+                call.recorded = False
+            self._runner.abandon_batch(batch, state, message)
+            self._batches.ended(batch, 0.0)
         for run in list(self._states.running):
             self._give_up(run, state, message)
             run.error = run.error or RunCancelled(
@@ -167,19 +179,30 @@ class Queue:
             runs = self.runs.values()
             self._runner.release(run.node for run in runs if run.wanted and not run.settled)
 
-    def _start(self, run: StepRun) -> None:
-        if run.settled or run.waiting or not run.wanted:
+    def _start(self, run: StepRun | list[StepRun]) -> None:
+        if isinstance(run, list):
+            self._keyed += [item for item in run if self._may_run(item) and self._key(item)]
+        elif not self._may_run(run):
             return
+        elif run.node.mapped is not None:
+            self._expand(run)
+        elif self._key(run):
+            if self._store.is_local or not run.node.step.cached:
+                self._conclude(run)
+            else:
+                self._keyed.append(run)
+
+    def _may_run(self, run: StepRun) -> bool:
+        """Return whether a run that waits for nothing is to be decided; else it may end here."""
+        if run.settled or run.waiting or not run.wanted:
+            return False
         blocker = None if run.items is not None else _blocker(run)
         if blocker is not None:
             run.blocked_by = blocker.blocked_by or blocker
             self._states.settle(run, "skipped")
         elif self.stopped is not None:
             self._states.settle(run, "cancelled")
-        elif run.node.mapped is not None:
-            self._expand(run)
-        else:
-            self._decide(run)
+        return blocker is None and self.stopped is None
 
     def _expand(self, run: StepRun) -> None:
         """Turn a mapped node into its items, now that their number is known."""
@@ -199,31 +222,30 @@ class Queue:
 
     # -- one call -------------------------------------------------------------------------------
 
-    def _decide(self, run: StepRun) -> None:
+    def _key(self, run: StepRun) -> bool:
+        """Find out the key of a run; return whether it is to be decided by its own record."""
         node, step = run.node, run.node.step
         try:
-            with noting_files() as files:
-                run.manifest = manifest = self._decider.manifest(node, self._outputs)
-            run.files = [*files.items()]
+            group = None if run.group is None else run.group.node
+            run.manifest, key, run.files = self._decider.keyed(node, group, self._outputs)
         except StoreUnavailable:
             raise
         except Exception as error:
             self._fail(run, error)
-            return
-        run.key = key = manifest.key()
+            return False
         if not step.cached:
-            run.key = key = self._decider.keyer.key_of_its_own(key, run.name)
-        elif self._follow(run, self._leaders.get(key)):
-            return
-        elif not self._store.is_local:
-            self._leaders[key] = run
-            self._keyed.append(run)
-            return
-        self._conclude(run)
+            run.key = self._decider.keyer.key_of_its_own(key, run.name)
+            return True
+        run.key = key
+        if self._follow(run, self._leaders.get(key)):
+            return False
+        self._leaders[key] = run
+        return True
 
     def _conclude_together(self) -> None:
-        """Decide on runs whose records lie where each call costs a round trip."""
-        self._decider.look_up([run.key for run in self._keyed if run.key is not None])
+        """Decide on items of mapped steps, and on runs of which each record costs a round trip."""
+        cached = (run for run in self._keyed if run.node.step.cached)
+        self._decider.look_up([run.key for run in cached if run.key is not None])
         for _ in range(len(self._keyed)):
             if not self._keyed:  # what one of them met has ended the others
                 return
@@ -250,6 +272,9 @@ class Queue:
                 self._fail(run, problem)
                 return
             refreshed = any(reason.kind == "refresh asked" for reason in run.reasons)
+            if self._goes_in_batches(run):
+                self._batches.gather(Gathered(run, record, refreshed))
+                return
             if not run.node.step.cached:
                 break
             self._leaders[run.key] = run
@@ -266,6 +291,79 @@ class Queue:
             self.warn(found)
         run.manifest = self._decider.kept(run.node, run.manifest)
         self._submit(run, replace=refreshed or record is not None)
+
+    def _goes_in_batches(self, run: StepRun) -> bool:
+        group = run.group
+        if group is None:
+            return False
+        if group.batches is None:
+            group.batches = goes_in_batches(run.node.step) and self._runner.slots(group) > 0
+        return group.batches
+
+    def _send_batches(self) -> None:
+        """Send items that must run, as far as there is room for more batches."""
+        for group, items in self._batches.due():
+            if self.stopped is not None:
+                for item in items:
+                    self._states.settle(item.run, "cancelled")
+                continue
+            ready = self._taken(items)
+            if ready:
+                self._send(group, ready)
+
+    def _taken(self, items: list[Gathered]) -> list[Gathered]:
+        """Take the leases of items; give those whose records still are what they were.
+
+        The others wait for another run, or are decided again.
+        """
+        step = items[0].run.node.step
+        if not step.cached:
+            return items
+        taken = []
+        for item in items:
+            if self._turns.take(item.run, item.record, waits=not item.refreshed):
+                taken.append(item)
+            else:
+                item.run.state = "behind"
+        keys = [item.run.key for item in taken if item.run.key is not None]
+        found = self._store.records.read_many(keys, fresh=True, loose=False)
+        ready = []
+        for item in taken:
+            run, record = item.run, found.get(str(item.run.key), item.record)
+            same = item.refreshed or record == item.record
+            if same and (run.lost is None or record is None or run.lost_with == record):
+                ready.append(item)
+            else:
+                run.lost = None
+                self._conclude(run)
+        return ready
+
+    def _send(self, group: StepRun, items: list[Gathered]) -> None:
+        runs = [item.run for item in items]
+        calls = []
+        for item in items:
+            run = item.run
+            found = damage(run)
+            if found is not None:
+                self.warn(found)
+            assert run.manifest is not None
+            run.manifest = self._decider.kept(run.node, run.manifest)
+            calls.append(self._call(run, replace=item.refreshed or item.record is not None))
+        if not group.batched:
+            group.batched = True
+            self._reporter.began(group)
+        batch = Batch(group, runs, calls)
+        others = self._states.running or self.ready or self._keyed
+        for run in runs:
+            self._states.started(run)
+        self._batches.sent(batch)
+        each_s = self._batches.item_s(group)
+        if not others and each_s is not None and each_s < QUICK_S and not self._until():
+            part = self._runner.inline_batch(batch)
+            if part is not None:
+                self._take(part)
+                return
+        self._runner.submit_batch(batch, self.outcomes)
 
     def _go_on(self, runs: Iterable[StepRun]) -> None:
         """Take up runs that are not behind another run any more."""
@@ -300,12 +398,29 @@ class Queue:
         self._states.settle(run, "reused")
 
     def _submit(self, run: StepRun, *, replace: bool, attempt: int = 0) -> None:
+        call = self._call(run, replace=replace, attempt=attempt)
+        self._reporter.reading(run)
+        timed = run.node.step.options.timeout_seconds is not None
+        others = self._states.running or self.ready or self._keyed or self._turns.waiting
+        if not (others or timed) and not self._until():
+            outcome = self._runner.inline(run, call)
+            if outcome is not None:
+                self._take(outcome)
+                return
+        self._states.started(run)
+        self._runner.submit(run, call, self.outcomes)
+
+    def _call(self, run: StepRun, *, replace: bool, attempt: int = 0) -> StepCall:
+        """Make the call of a run that is about to be sent."""
         assert run.manifest is not None
         assert run.key is not None
         node, inputs = run.node, self._outputs.inputs
-        call = run.call = StepCall(
+        run.call = StepCall(
             node.step,
-            {name: inputs(value) for name, value in node.arguments.items()},
+            {
+                name: value if type(value) in PLAIN else inputs(value)
+                for name, value in node.arguments.items()
+            },
             self._store,
             run.manifest,
             run.key,
@@ -319,16 +434,7 @@ class Queue:
         run.submitted = time.monotonic()
         run.state = "running"
         run.started = self._clock()
-        self._reporter.reading(run)
-        timed = node.step.options.timeout_seconds is not None
-        others = self._states.running or self.ready or self._keyed or self._turns.waiting
-        if not (others or timed) and not self._until():
-            outcome = self._runner.inline(run, call)
-            if outcome is not None:
-                self._take(outcome)
-                return
-        self._states.started(run)
-        self._runner.submit(run, call, self.outcomes)
+        return run.call
 
     # -- what came of it ------------------------------------------------------------------------
 
@@ -339,10 +445,44 @@ class Queue:
             raise self.cancelled
         if isinstance(message, StepRun):
             self._time_out(message)
-            return
-        if isinstance(message, list):
+        elif isinstance(message, list):
             self._go_on(message)
+        elif isinstance(message, BatchPart):
+            self._take_part(message)
+        else:
+            self._take_outcome(message)
+
+    def _take_part(self, part: BatchPart) -> None:
+        for outcome in part.outcomes:
+            self._take_outcome(outcome)
+        if not part.ended:
             return
+        batch = part.batch
+        self._batches.ended(batch, part.seconds)
+        each = zip(batch.runs, batch.calls, strict=True)
+        left = [run for run, call in each if run.call is call and run.state == "running"]
+        if left:
+            self._take_up(left)
+
+    def _take_up(self, runs: list[StepRun]) -> None:
+        """Go on with items of a batch whose worker has died: some may have been recorded there."""
+        found = self._store.records.read_many([str(run.key) for run in runs], fresh=True)
+        for run in runs:
+            record = found.get(str(run.key))
+            assert run.call is not None
+            if record is not None and record.provenance.get("run_id") == run.call.current.run_id:
+                self._states.stopped(run)
+                self._took(run, Done(record, True))
+                continue
+            self._states.stopped(run)
+            self._turns.release(run)
+            run.alone, run.state = True, "waiting"
+            if self.stopped is not None:
+                self._states.settle(run, "cancelled")
+            else:
+                self._conclude(run)
+
+    def _take_outcome(self, message: Outcome) -> None:
         run = message.run
         if run.state != "running" or message.attempt != run.submission:
             return  # it was given up, and somebody else has spoken for it
@@ -356,7 +496,7 @@ class Queue:
         else:
             if isinstance(message.error, StoreUnavailable):
                 self._lose_trust(message.error)
-            elif isinstance(message.error, RunCancelled) and not run.call.recorded:
+            elif isinstance(message.error, RunCancelled) and not (run.call and run.call.recorded):
                 self._states.settle(run, "cancelled")
                 return
             self._fail(

@@ -21,21 +21,31 @@ class Ready:
 
     def __init__(self, runs: dict[Node, StepRun]) -> None:
         self._runs = runs
-        self._queue: deque[StepRun] = deque()
+        self._queue: deque[StepRun] = deque()  # in place of items their mapped run, once
+        self._items: dict[StepRun, list[StepRun]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._queue)
 
-    def pop(self) -> StepRun:
-        """Return the next one."""
+    def pop(self) -> StepRun | list[StepRun]:
+        """Return the next one; of the items of a mapped step all that are ready."""
         run = self._queue.popleft()
-        run.queued = False
-        return run
+        items = self._items.pop(run, None)
+        for each in items or (run,):
+            each.queued = False
+        return items or run
 
     def put(self, run: StepRun) -> None:
         """Add a run unless it still waits, is not wanted, or is there already."""
-        if run.enqueue():
+        if not run.enqueue():
+            return
+        if run.group is None:
             self._queue.append(run)
+        elif run.group in self._items:
+            self._items[run.group].append(run)
+        else:
+            self._items[run.group] = [run]
+            self._queue.append(run.group)
 
     def admit(self, nodes: Sequence[Node]) -> list[StepRun]:
         """Take in nodes in call order, parents before children."""

@@ -44,11 +44,17 @@ class StepRun:
         same_as: name of the node with the same key that ran in its place.
         leased: whether this run has the lease of its key.
         adopted: whether another run's record was taken, because that was first.
+        alone: whether it is not to share a batch: the worker of one that it was in has died.
+        batched: whether items of this mapped node have gone in batches.
+        batches: whether items of this mapped node go in batches, once that is known.
         task_run_id: what Prefect calls it, for edges.
     """
 
     __slots__ = (
         "adopted",
+        "alone",
+        "batched",
+        "batches",
         "blocked_by",
         "call",
         "children",
@@ -89,6 +95,8 @@ class StepRun:
         self.group = group
         self.state = "waiting"
         self.wanted = self.queued = self.adopted = self.leased = False
+        self.alone = self.batched = False
+        self.batches: bool | None = None
         self.waiting = self.repairs = self.submission = self.unfinished_items = 0
         # Lists are made where something comes in: in a run of thousands most would stay empty, and
         # each one costs the garbage collector a visit.

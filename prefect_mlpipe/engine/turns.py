@@ -21,7 +21,7 @@ from typing import Any
 from prefect_mlpipe.core.leases.leases import Leases
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.core.store import Store
-from prefect_mlpipe.engine.protocols import Outcome
+from prefect_mlpipe.engine.protocols import BatchPart, Outcome
 from prefect_mlpipe.engine.steprun import StepRun
 
 FIRST_LOOK_S = 0.005
@@ -164,6 +164,8 @@ class Outcomes(SimpleQueue[Any]):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Take in an outcome, or what else the driver is to know."""
-        if isinstance(item, Outcome) and item.attempt == item.run.submission:
-            self._turns.release(item.run)
+        ended = item.outcomes if isinstance(item, BatchPart) else (item,)
+        for each in ended:
+            if isinstance(each, Outcome) and each.attempt == each.run.submission:
+                self._turns.release(each.run)
         super().put(item, block, timeout)

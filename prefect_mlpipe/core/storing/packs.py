@@ -118,16 +118,10 @@ class Packs:
         self._remove(name)
 
     def _put_together(self, packs: Sequence[_Pack]) -> None:
-        found: dict[str, Json] = {}
-        whole = []
-        for pack in packs:
-            document = self._documents.read(pack_name(pack.name))
-            if document is not None:  # else damaged, and left to be repaired
-                whole.append(pack.name)
-                for key, record in documents_in(document):
-                    found.setdefault(key, record)
-        if len(whole) > 1:
-            self._write(_packed(found.items()), whole[0].partition("-")[0])
+        found = {pack.name: self._documents.read(pack_name(pack.name)) for pack in packs}
+        whole = {name: document for name, document in found.items() if document is not None}
+        if len(whole) > 1:  # what is damaged is left to be repaired
+            self._write(_joined(whole.values()), min(whole).partition("-")[0])
             for name in whole:
                 self._remove(name)
 
@@ -283,6 +277,21 @@ def _packed(records: Iterable[tuple[str, Json]]) -> dict[str, Json]:
     return {"shared": shared, "rows": rows}
 
 
+def _joined(documents: Iterable[Mapping[str, Json]]) -> dict[str, Json]:
+    """Give one pack in place of several; of two records of one key the first counts."""
+    shared: list[Json] = []
+    rows: dict[str, Json] = {}
+    for document in documents:
+        places = []
+        for common in document["shared"]:
+            if common not in shared:
+                shared.append(common)
+            places.append(shared.index(common))
+        for row in document["rows"]:
+            rows.setdefault(row[1], [places[row[0]], *row[1:]])
+    return {"shared": shared, "rows": [rows[key] for key in sorted(rows)]}
+
+
 def _is_like(one: Mapping[str, Json], other: Mapping[str, Json]) -> bool:
     """Tell whether two manifests are of calls that differ in what they were given at most."""
     return one.keys() == other.keys() and all(
@@ -305,16 +314,20 @@ def _differences(shared: Mapping[str, Json], manifest: Mapping[str, Json]) -> di
     return found
 
 
+def _manifest(shared: Mapping[str, Json], differences: Mapping[str, Json]) -> dict[str, Json]:
+    manifest = dict(shared)
+    for name, change in differences.items():
+        manifest[name] = change[0] if type(change) is list else {**manifest[name], **change}
+    return manifest
+
+
 def _record_json(shared: Sequence[Json], row: Sequence[Json]) -> dict[str, Json]:
     which, key, digest, fields, created, duration_s, metrics, step, differences = row
     common = shared[which]
-    manifest = dict(common["manifest"])
-    for name, change in differences.items():
-        manifest[name] = change[0] if type(change) is list else {**manifest[name], **change}
     provenance = common["provenance"]
     return {
         "key": key,
-        "manifest": manifest,
+        "manifest": _manifest(common["manifest"], differences),
         "digest": digest,
         "fields": fields,
         "created": created,
@@ -325,7 +338,49 @@ def _record_json(shared: Sequence[Json], row: Sequence[Json]) -> dict[str, Json]
 
 
 def _record(shared: Sequence[Json], row: Sequence[Json]) -> Record:
-    return Record.from_json(_record_json(shared, row))
+    which, key, digest, fields, created, duration_s, metrics, step, differences = row
+    common = shared[which]
+    provenance = common["provenance"]
+    return Record(
+        key,
+        _Manifest(common["manifest"], differences),
+        digest,
+        {name: StoredValue.from_json(value) for name, value in fields.items()},
+        created,
+        duration_s,
+        metrics,
+        provenance if step is None else {**provenance, "step": step},
+    )
+
+
+class _Manifest(Mapping[str, Json]):
+    """The manifest of one record in a pack, put together once it is read: most never are."""
+
+    __slots__ = ("_differences", "_shared", "_whole")
+
+    def __init__(self, shared: Mapping[str, Json], differences: Mapping[str, Json]) -> None:
+        self._shared, self._differences = shared, differences
+        self._whole: dict[str, Json] | None = None
+
+    def __getitem__(self, name: str) -> Json:
+        return self._dict()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._dict())
+
+    def __len__(self) -> int:
+        return len(self._shared)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and self._dict() == dict(other)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (self._dict(),)
+
+    def _dict(self) -> dict[str, Json]:
+        if self._whole is None:
+            self._whole = _manifest(self._shared, self._differences)
+        return self._whole
 
 
 def documents_in(document: Mapping[str, Json]) -> Iterator[tuple[str, dict[str, Json]]]:

@@ -56,14 +56,19 @@ class Records:
             return self._believed(key, data)
         return self._packs.read(key, fresh=True)
 
-    def read_many(self, keys: Sequence[str], *, fresh: bool = False) -> dict[str, Record]:
+    def read_many(
+        self, keys: Sequence[str], *, fresh: bool = False, loose: bool = True
+    ) -> dict[str, Record]:
         """Give the records that there are; of a remote store, all in a few calls.
 
         Args:
             keys: of the records.
             fresh: whether others may have written some since this store was last looked at.
+            loose: whether those count that do not lie in packs.
         """
         found = self._packs.read_many(keys, fresh=fresh)
+        if not loose:
+            return found
         names = {record_name(key): key for key in keys if key not in found}
         for name, data in self._place.reading().read_many(list(names)).items():
             record = self._believed(names[name], data)
@@ -110,7 +115,8 @@ class Records:
 
     def refused(self, key: str) -> str | None:
         """Say why the record of a key, once read here, was not believed; `None` if it was."""
-        return self._documents.refused.get(record_name(key)) or self._packs.refused(key)
+        refused = self._documents.refused
+        return (refused.get(record_name(key)) or self._packs.refused(key)) if refused else None
 
     def _believed(self, key: str, data: bytes) -> Record | None:
         record = unsealed(self._documents.seal, key, data)
