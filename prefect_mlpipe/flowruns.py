@@ -45,7 +45,11 @@ from prefect_mlpipe.reporting.watch import RunWatch, without_prefect_heartbeat
 from prefect_mlpipe.settings import Settings
 
 LOGGED_REUSES = 50  # each line is a row in Prefect's database
-SHOWN_ITEMS = 200  # task runs for items of one mapped step
+# Task runs for items of one mapped step: of so many each one has one, of more the first ones and
+# those that failed.
+SHOWN_ITEMS = 20
+SAMPLE = 10
+SHOWN_FAILURES = 200
 
 
 class Call:
@@ -190,7 +194,8 @@ class FlowReporter:
             self._logger.debug("%s: runs (%s)", run.name, "; ".join(map(str, run.reasons)))
 
     def began(self, run: StepRun) -> None:
-        """Show that the items of a mapped step run."""
+        """Show that the items of a mapped step run; they share one task run, which is ours."""
+        self._report(run, "Running", f"{len(run.items or ()):,} items")
 
     def behind(self, run: StepRun, holder: str) -> None:
         """Log for whom a step waits, and show it on the terminal."""
@@ -204,16 +209,23 @@ class FlowReporter:
     def settled(self, run: StepRun) -> None:
         """Report what became of a step."""
         self._log(run)
-        if run.task_run_id is not None and run.state in ("ran", "failed", "cancelled"):
+        ended = run.state in ("ran", "failed", "cancelled")
+        if run.task_run_id is not None and ended and not run.batched:
             return  # Prefect's engine has told of it, or it was closed
-        if run.group is not None and len(run.group.items or ()) > SHOWN_ITEMS:
-            return
-        self._report(run)
+        if run.group is None or self._is_shown(run, run.group):
+            self._report(run, *_state(run))
 
-    def _report(self, run: StepRun) -> None:
-        (run.task_run_id,) = task_run_ids(1)
+    def _is_shown(self, item: StepRun, group: StepRun) -> bool:
+        """Return whether an item of a mapped step is shown: of many some, and those that failed."""
+        items = group.items or ()
+        if item.state == "failed":
+            return len(group.failed_items) <= SHOWN_FAILURES
+        return len(items) <= SHOWN_ITEMS or item in items[:SAMPLE]
+
+    def _report(self, run: StepRun, state: str, message: str) -> None:
+        if run.task_run_id is None or not run.batched:
+            (run.task_run_id,) = task_run_ids(1)
         now = datetime.now(UTC)
-        state, message = _state(run)
         self._tasks.report(
             TaskRunReport(
                 run.task_run_id,

@@ -26,10 +26,11 @@ from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from prefect_mlpipe.compute.clusters import ClusterTarget
 from prefect_mlpipe.compute.offers import Offer, no_such_worker, offers_of, restrictions
+from prefect_mlpipe.compute.item_orders import pack_calls
 from prefect_mlpipe.compute.ticket import Ticket, nobody
 from prefect_mlpipe.compute.travel import Order, pack_call, pack_step, unpack_error, with_parts
 from prefect_mlpipe.compute.worker import Result, RunContext, flush, plugin_name, run_order
-from prefect_mlpipe.engine.calls import Done, InputLost
+from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.errors import (
     CodeMismatch,
     ComputeError,
@@ -71,6 +72,7 @@ class Cluster:
         self._steps: dict[tuple[Step[..., Any], bool], bytes] = {}
         self._restarted: set[str] = set()
         self._replacing: list[threading.Thread] = []
+        self._threads = 0
         self._had: list[Offer] = []  # what workers have offered at any time
         self._without_workers: float | None = None
         self._answered = self._watched = time.monotonic()
@@ -79,6 +81,11 @@ class Cluster:
         self._inbox.put(self._open)
         self._thread = threading.Thread(target=self._work, name=f"mlpipe-{name}", daemon=True)
         self._thread.start()
+
+    @property
+    def threads(self) -> int:
+        """How many calls its workers run at a time, as far as that is known."""
+        return self._threads
 
     def submit(self, ticket: Ticket) -> None:
         """Send a call to a worker; its `settle` is told what came of it."""
@@ -215,12 +222,15 @@ class Cluster:
             call.manifest.function,
             dict(call.manifest.environment),
             packed,
-            pack_call(
-                call,
-                remote=self.target.remote and not self.target.shared_store,
-                by_value=ticket.by_value,
-            ),
+            self._packed(ticket),
+            bool(ticket.calls),
         )
+
+    def _packed(self, ticket: Ticket) -> bytes:
+        remote = self.target.remote and not self.target.shared_store
+        if ticket.calls:
+            return pack_calls(ticket.calls, remote=remote, by_value=ticket.by_value)
+        return pack_call(ticket.call, remote=remote, by_value=ticket.by_value)
 
     async def _collect(self, ticket: Ticket, number: int, future: Any) -> None:
         """Wait for a submission, on the client's loop."""
@@ -250,6 +260,9 @@ class Cluster:
         call = ticket.call
         if kind == "refused":
             self._refused(ticket, content)
+            return
+        if kind == "items":
+            self._settle(ticket, content, None)
             return
         call.attempt, call.attempt_started = attempts, 0.0
         call.current.metrics, call.current.logs = dict(metrics), logs
@@ -287,7 +300,7 @@ class Cluster:
     def _awaited(self, ticket: Ticket, number: int) -> bool:
         return number == ticket.number and str(ticket.task_run_id) in self._tickets
 
-    def _settle(self, ticket: Ticket, done: Done | None, error: BaseException | None) -> None:
+    def _settle(self, ticket: Ticket, done: Any, error: BaseException | None) -> None:
         self._tickets.pop(str(ticket.task_run_id), None)
         ticket.future = None
         ticket.settle(done, error)
@@ -384,6 +397,7 @@ class Cluster:
         )
         self._answered = time.monotonic()
         offers = offers_of(known["workers"])
+        self._threads = int(sum(offer.cpus for offer in offers.values()))
         self._had = [*{str(offer): offer for offer in (*self._had, *offers.values())}.values()]
         return offers
 

@@ -22,6 +22,7 @@ from prefect_mlpipe.errors import StoreNotShared
 
 # The hangs that these prevent are described in `ClusterTarget.scheduler_settings`.
 _LOST_WORKER_S = 120
+_UNKNOWN_THREADS = 4
 
 
 class ClusterTarget(Target):
@@ -96,6 +97,11 @@ class ClusterTarget(Target):
             {"distributed.deploy.lost-worker-timeout": f"{_LOST_WORKER_S}s"},
         )
         return cluster
+
+    @property
+    def threads(self) -> int:
+        """How many calls its workers can run at a time, by a guess before there are any."""
+        return _UNKNOWN_THREADS
 
     @abstractmethod
     def _start(self) -> Any:

@@ -78,6 +78,13 @@ class Dask(ClusterTarget):
             return named.rpartition(".")[2] not in _SAME_MACHINE
         return _SAME_MACHINE.isdisjoint(base.__name__ for base in named.__mro__)
 
+    @property
+    def threads(self) -> int:
+        """How many calls its workers can run at a time, by a guess before there are any."""
+        workers = (self.adapt or {}).get("maximum") or self.n_workers
+        known = (workers or 0) * (self.threads_per_worker or 1)
+        return int(known) or super().threads
+
     def _start(self) -> Any:
         cluster = self._class()(**self._arguments())
         if self.adapt is not None:

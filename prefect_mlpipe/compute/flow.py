@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 from uuid import UUID
 
 from prefect.context import FlowRunContext
 
+from prefect_mlpipe.compute.items import tell_parts
 from prefect_mlpipe.compute.targets import Target, compute_of
 from prefect_mlpipe.compute.tasks import TaskRuns, Try
 from prefect_mlpipe.compute.threads import Pools
 from prefect_mlpipe.core.graph import Node
+from prefect_mlpipe.engine.batching import Batch
 from prefect_mlpipe.engine.calls import StepCall
-from prefect_mlpipe.engine.protocols import Outcome
+from prefect_mlpipe.engine.protocols import BatchPart, Outcome
 from prefect_mlpipe.engine.steprun import StepRun
 
 Closing = Callable[[UUID, str, str], object]
@@ -46,6 +50,7 @@ class FlowRunner:
         self._pools = Pools(computes)
         self._base = contextvars.copy_context()  # has client, settings and tags of the flow run
         self._tries: dict[StepRun, Try] = {}
+        self._batches: dict[Batch, Future[Any]] = {}
 
     def check(self, nodes: Iterable[Node]) -> None:
         """Take any node."""
@@ -70,6 +75,30 @@ class FlowRunner:
                 outcomes.put(Outcome(run, submission, *outcome))
 
         attempt.future = self._pools.of(compute_of(run.node)).submit(work)
+
+    def slots(self, run: StepRun) -> int:
+        """Return how many threads there are."""
+        return self._pools.of(compute_of(run.node)).max_workers
+
+    def inline_batch(self, batch: Batch) -> BatchPart | None:
+        """Never, so that cancellation is noticed while it runs."""
+        return None
+
+    def submit_batch(self, batch: Batch, outcomes: SimpleQueue[Any]) -> None:
+        """Run a batch on a thread, in the task run of its mapped step."""
+        group, context = batch.group, self._base.copy()
+
+        def work() -> None:
+            step = group.node.step
+            with self._task_runs.of_items(step, group.name, parent_ids(group), group.task_run_id):
+                tell_parts(batch, outcomes)
+
+        pool = self._pools.of(compute_of(group.node))
+        self._batches[batch] = pool.submit(partial(context.run, work))
+
+    def abandon_batch(self, batch: Batch, state: str, message: str) -> None:
+        """Give up a batch: what it has not begun will not run, and its results are dropped."""
+        self._pools.of(compute_of(batch.group.node)).abandon(self._batches.pop(batch))
 
     def abandon(self, run: StepRun, state: str, message: str) -> None:
         """Give up a call: its thread cannot be stopped, but its result will be dropped."""

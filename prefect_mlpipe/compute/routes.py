@@ -17,18 +17,23 @@ from prefect.context import FlowRunContext
 
 from prefect_mlpipe.compute.clusters import ClusterTarget, refuse_unshared
 from prefect_mlpipe.compute.flow import FlowRunner, parent_ids
+from prefect_mlpipe.compute.item_orders import Row, unpack_rows
+from prefect_mlpipe.compute.items import outcomes_of
 from prefect_mlpipe.compute.targets import Target, compute_of
 from prefect_mlpipe.compute.ticket import Ticket
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.engine.batching import Batch
 from prefect_mlpipe.engine.calls import Done, StepCall
-from prefect_mlpipe.engine.protocols import Outcome
+from prefect_mlpipe.engine.protocols import BatchPart, Outcome
 from prefect_mlpipe.engine.steprun import StepRun
-from prefect_mlpipe.errors import ComputeError
+from prefect_mlpipe.errors import ComputeError, WorkerLost
 from prefect_mlpipe.reporting.events import task_run_ids
 
 if TYPE_CHECKING:
     from prefect_mlpipe.compute.cluster import Cluster
+
+_BATCHES_A_THREAD = 2  # one that runs, and one that waits at the worker
 
 
 class RoutingRunner:
@@ -56,6 +61,7 @@ class RoutingRunner:
         self._clusters: list[Cluster] = []
         self._leaving: list[Cluster] = []
         self._tickets: dict[StepRun, tuple[Cluster, Ticket]] = {}
+        self._batches: dict[Batch, tuple[Cluster, Ticket]] = {}
 
     def check(self, nodes: Iterable[Node]) -> None:
         """Refuse nodes whose workers could not see the store.
@@ -85,6 +91,64 @@ class RoutingRunner:
         self._tickets[run] = (cluster, ticket)
         cluster.submit(ticket)
 
+    def slots(self, run: StepRun) -> int:
+        """Return how many batches of a mapped step its compute takes at a time.
+
+        A worker that dies may have run some items of its batch, which only their records tell: a
+        step without records goes item by item.
+        """
+        name = compute_of(run.node)
+        target = self._computes.get(name)
+        if not isinstance(target, ClusterTarget):
+            return self._threads.slots(run)
+        if not run.node.step.cached:
+            return 0
+        known = self._known(target)
+        threads = max(known.threads if known is not None else 0, target.threads)
+        return _BATCHES_A_THREAD * threads
+
+    def inline_batch(self, batch: Batch) -> BatchPart | None:
+        """Never, so that cancellation is noticed while it runs."""
+        return None
+
+    def submit_batch(self, batch: Batch, outcomes: SimpleQueue[Any]) -> None:
+        """Start a batch in the task run of its mapped step."""
+        group = batch.group
+        target = self._computes.get(compute_of(group.node))
+        if not isinstance(target, ClusterTarget):
+            self._threads.submit_batch(batch, outcomes)
+            return
+        parents = tuple(parent_ids(group))
+        ticket = Ticket(batch.calls[0], group.name, group.task_run_id, parents, batch.calls)
+        ticket.settle = partial(self._settle_batch, batch, outcomes)
+        cluster = self._cluster(compute_of(group.node), target)
+        self._batches[batch] = (cluster, ticket)
+        cluster.submit(ticket)
+
+    def _settle_batch(
+        self,
+        batch: Batch,
+        outcomes: SimpleQueue[Any],
+        done: tuple[list[Row], float] | None,
+        error: BaseException | None,
+    ) -> None:
+        if self._batches.pop(batch, None) is None:
+            return  # given up at this very moment
+        rows, seconds = done or ((), 0.0)
+        ended = unpack_rows(rows, batch.calls)
+        if error is not None and not (isinstance(error, WorkerLost) and len(batch) > 1):
+            ended = [(number, None, error) for number in range(len(batch))]
+        outcomes.put(BatchPart(batch, outcomes_of(batch, ended), True, seconds))
+
+    def abandon_batch(self, batch: Batch, state: str, message: str) -> None:
+        """Give up a batch."""
+        known = self._batches.pop(batch, None)
+        if known is None:
+            self._threads.abandon_batch(batch, state, message)
+            return
+        cluster, ticket = known
+        cluster.abandon(ticket, replace_worker=False)
+
     def _settle(
         self,
         ticket: Ticket,
@@ -104,7 +168,7 @@ class RoutingRunner:
         outcomes.put(Outcome(run, submission, done, error))
 
     def _cluster(self, name: str, target: ClusterTarget) -> Cluster:
-        known = next((each for each in self._clusters if each.target == target), None)
+        known = self._known(target)
         if known is None:
             from prefect_mlpipe.compute.cluster import Cluster
             from prefect_mlpipe.compute.context import pack_context
@@ -114,6 +178,9 @@ class RoutingRunner:
             known = Cluster(name, target, str(self._context.flow_run.id), context)
             self._clusters.append(known)
         return known
+
+    def _known(self, target: ClusterTarget) -> Cluster | None:
+        return next((each for each in self._clusters if each.target == target), None)
 
     def abandon(self, run: StepRun, state: str, message: str) -> None:
         """Give up a call; a worker on which it blocks past its timeout is replaced."""

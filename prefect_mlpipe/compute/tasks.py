@@ -14,16 +14,18 @@ import asyncio
 import contextvars
 import copy
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 from uuid import UUID
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun, TaskRunPolicy, TaskRunResult
-from prefect.context import FlowRunContext, TagsContext
+from prefect.context import FlowRunContext, TagsContext, TaskRunContext
 from prefect.exceptions import Abort
+from prefect.logging.loggers import patch_print
 from prefect.results import ResultRecord  # type: ignore[attr-defined]
 from prefect.states import Completed, Pending
 from prefect.task_engine import TaskRunTimeoutError, run_task_sync
@@ -116,6 +118,30 @@ class TaskRuns:
             created=state.timestamp,
             updated=state.timestamp,
         )
+
+    @contextmanager
+    def of_items(
+        self, step: Step[..., Any], name: str, parents: Iterable[UUID], task_run_id: UUID
+    ) -> Iterator[None]:
+        """Have what is logged and made here belong to the task run of a mapped step.
+
+        Its items have no task runs of their own, and Prefect's engine does not drive it: who runs
+        the items says how it goes.
+        """
+        task = self.task(step, step.options.retries)
+        flow = self._flow_context.model_copy(update={"run_results": {}, "task_run_assets": {}})
+        prints = flow.log_prints if task.log_prints is None else task.log_prints
+        context = TaskRunContext(
+            task=task,
+            task_run=self.task_run(task, name, parents, task_run_id),
+            parameters={},
+            log_prints=prints,
+            result_store=flow.result_store,
+            persist_result=False,
+            client=flow.client,
+        )
+        with flow, context, patch_print() if prints else nullcontext():
+            yield
 
     def drive(
         self, task: Task[..., Any], task_run: TaskRun, attempt: Try

@@ -7,29 +7,31 @@ dask nor Prefect.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 from prefect_mlpipe.compute.offers import Needs, needs_of
-from prefect_mlpipe.engine.calls import Done, StepCall
+from prefect_mlpipe.engine.calls import StepCall
 
 # How often a call may be on a worker that dies before the call has begun there. It bears no blame,
 # as far as anybody can see; but one that kills its worker at once must come to an end, too.
 BYSTANDER = 5
 
-Settle = Callable[[Done | None, BaseException | None], object]
+# Of a batch it is told rows (`compute.item_orders`) and seconds in place of a `Done`.
+Settle = Callable[[Any, BaseException | None], object]
 
 
-def nobody(done: Done | None, error: BaseException | None) -> None:
+def nobody(done: Any, error: BaseException | None) -> None:
     """Stand for a caller that has gone."""
 
 
 class Ticket:
-    """One call on its way.
+    """One call on its way, or a batch of them.
 
     Attributes:
-        call: the driver's; its tries are kept up to date by notices from the worker.
+        calls: those of a batch, else empty.
+        call: the driver's, of a batch the first; its tries are kept up to date by notices from the worker.
         name: name of the node.
         task_run_id: what Prefect calls it.
         parents: task runs above it.
@@ -51,8 +53,10 @@ class Ticket:
         name: str,
         task_run_id: UUID,
         parents: tuple[UUID, ...],
+        calls: Sequence[StepCall] = (),
     ) -> None:
         self.call = call
+        self.calls = calls
         self.name = name
         self.task_run_id = task_run_id
         self.parents = parents
@@ -70,6 +74,8 @@ class Ticket:
             self.deaths += 1  # the scheduler of a given cluster has sent it again by itself
         self.begun = self.ever_begun = True
         self.worker = worker
+        if self.calls:
+            return  # each item counts its own tries
         self.call.attempt = attempt
         self.call.attempt_started = time.monotonic() if begins else 0.0
 
@@ -89,6 +95,8 @@ class Ticket:
         """
         if self.unlucky > BYSTANDER:
             return False
+        if len(self.calls) > 1:  # nobody knows which of them is to blame: they go alone
+            return self.deaths == 0
         if self.deaths == 0 or self.call.attempt <= self.call.step.options.retries:
             return True
         return self.call.step.cached and self.deaths <= allowed_failures

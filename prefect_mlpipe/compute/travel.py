@@ -55,7 +55,8 @@ class Order(NamedTuple):
         function: its label.
         environment: versions in the key.
         step: the step, by `pack_step`.
-        call: the call, by `pack_call`.
+        call: the call, by `pack_call`; of a batch the calls, by `pack_calls`.
+        batch: whether it is a batch of items; then id, name and parents are the mapped step's.
     """
 
     run_id: str
@@ -68,6 +69,7 @@ class Order(NamedTuple):
     environment: Mapping[str, str]
     step: bytes
     call: bytes
+    batch: bool = False
 
 
 # Steps
@@ -91,11 +93,11 @@ def pack_step(step: Step[..., Any], *, by_value: bool) -> bytes:
     options = replace(step.options, reads=())  # count in the key only
     name = None if by_value else _name_of(step)
     if name is not None:
-        return _pickled(step.name, "its options", _Parcel(name, None, options, None))
+        return pickled(step.name, "its options", _Parcel(name, None, options, None))
     _note_effects(step.fn)
     parcel = _Parcel(None, step.fn, options, step._annotations)
     with _modules_by_value(_user_modules(step) if by_value else set()):
-        return _pickled(step.name, "its code", parcel)
+        return pickled(step.name, "its code", parcel)
 
 
 def unpack_step(data: bytes) -> Step[..., Any]:
@@ -183,7 +185,12 @@ def _modules_by_value(names: set[str]) -> Iterator[None]:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
-def _pickled(step: str, what: str, value: Any) -> bytes:
+def pickled(step: str, what: str, value: Any) -> bytes:
+    """Return something of a step as bytes.
+
+    Raises:
+        Unshippable: it cannot be pickled.
+    """
     try:
         return ship(value)
     except Exception as error:  # objects raise what they like when they are asked to be pickled
@@ -197,7 +204,7 @@ def _pickled(step: str, what: str, value: Any) -> bytes:
 
 # Calls
 
-_CURRENT = ("run_id", "run", "pipeline", "step", "key", "compute")
+CURRENT = ("run_id", "run", "pipeline", "step", "key", "compute")
 
 
 def pack_call(call: StepCall, *, remote: bool, by_value: bool) -> bytes:
@@ -212,15 +219,10 @@ def pack_call(call: StepCall, *, remote: bool, by_value: bool) -> bytes:
         Unshippable: an argument can neither be pickled nor stored.
         InputChanged: a file is not what it was when it was digested.
     """
-    arguments = call.arguments
-    if remote:
-        arguments = {name: _with_stored_files(v, call.store) for name, v in arguments.items()}
-        refuse_changed(call, call.files)  # the worker reads what has just been stored
+    arguments = arguments_by_reference(call, remote=remote)
     step = call.current.step
-    code = _code_of(arguments)
-    modules = _user_modules(call.step) | _modules_of(code) - {"__main__"} if by_value else set()
-    with _modules_by_value(modules):
-        packed = {name: _argument(step, name, v, call.store) for name, v in arguments.items()}
+    with packing(call.step, arguments, by_value=by_value) as code:
+        packed = {name: pack_argument(step, name, v, call.store) for name, v in arguments.items()}
     fields = {
         "manifest": tuple(call.manifest),
         "key": call.key,
@@ -228,9 +230,33 @@ def pack_call(call: StepCall, *, remote: bool, by_value: bool) -> bytes:
         "replace": call.replace,
         "files": [] if remote else call.files,
         "attempt": call.attempt,
-        "current": tuple(getattr(call.current, name) for name in _CURRENT),
+        "current": tuple(getattr(call.current, name) for name in CURRENT),
     }
-    return _pickled(step, "the call", (packed, fields, code))
+    return pickled(step, "the call", (packed, fields, code))
+
+
+def arguments_by_reference(call: StepCall, *, remote: bool) -> dict[str, Any]:
+    """Return the arguments of a call, files by reference if the worker cannot see them.
+
+    Raises:
+        InputChanged: a file is not what it was when it was digested.
+    """
+    if not remote:
+        return call.arguments
+    arguments = {name: _with_stored_files(v, call.store) for name, v in call.arguments.items()}
+    refuse_changed(call, call.files)  # the worker reads what has just been stored
+    return arguments
+
+
+@contextmanager
+def packing(
+    step: Step[..., Any], arguments: Mapping[Any, Any], *, by_value: bool
+) -> Iterator[dict[str, str]]:
+    """Have user's modules pickled by value if asked; give the user's code in the arguments."""
+    code = _code_of(arguments)
+    modules = _user_modules(step) | _modules_of(code) - {"__main__"} if by_value else set()
+    with _modules_by_value(modules):
+        yield code
 
 
 def unpack_call(data: bytes, step: Step[..., Any], store: Store) -> StepCall:
@@ -246,20 +272,29 @@ def unpack_call(data: bytes, step: Step[..., Any], store: Store) -> StepCall:
         for name, value in packed.items()
     }
     fields["manifest"] = Manifest(*fields["manifest"])
-    about = dict(zip(_CURRENT, fields["current"], strict=True))
+    about = dict(zip(CURRENT, fields["current"], strict=True))
     fields["current"] = Current(**about, store=store)
-    here = _code_of(arguments) if code else code
-    if here != code:
-        raise CodeMismatch(
-            f"Step '{about['step']}' would be given values of other code on a worker than that "
-            "of its key.",
-            {name: difference(code.get(name), here.get(name)) for name in _differing(code, here)},
-            "Restart the workers, or bring the user's modules there up to date.",
-        )
+    if code:
+        refuse_other_code(about["step"], code, arguments)
     return StepCall(step, arguments, store, **fields)
 
 
-def _code_of(arguments: Mapping[str, Any]) -> dict[str, str]:
+def refuse_other_code(step: str, code: Mapping[str, str], arguments: Mapping[Any, Any]) -> None:
+    """Refuse arguments whose classes or functions are others here than where they were sent.
+
+    Raises:
+        CodeMismatch: with those that differ.
+    """
+    here = _code_of(arguments)
+    if here != code:
+        raise CodeMismatch(
+            f"Step '{step}' would be given values of other code on a worker than that of its key.",
+            {name: difference(code.get(name), here.get(name)) for name in _differing(code, here)},
+            "Restart the workers, or bring the user's modules there up to date.",
+        )
+
+
+def _code_of(arguments: Mapping[Any, Any]) -> dict[str, str]:
     """Return the user's code that comes with arguments as they are sent."""
     found: dict[str, str] = {}
     for value in arguments.values():
@@ -278,7 +313,7 @@ def difference(driver: str | None, worker: str | None) -> str:
     return f"driver {(driver or 'none')[:8]}, worker {(worker or 'none')[:8]}"
 
 
-def _argument(step: str, name: str, value: Any, store: Store) -> Any:
+def pack_argument(step: str, name: str, value: Any, store: Store) -> Any:
     """Return an argument as bytes, or as what stands for it in the store."""
     if type(value) is StoredValue or type(value) is Whole:
         return value
@@ -287,7 +322,7 @@ def _argument(step: str, name: str, value: Any, store: Store) -> Any:
             return store.put(value)
         except Unstorable:
             pass  # it is left out of the key, as a connection is; perhaps it can be pickled
-    return _pickled(step, f"argument '{name}'", value)
+    return pickled(step, f"argument '{name}'", value)
 
 
 def _refers(value: Any) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
 from prefect_mlpipe.compute.context import WorkerContext
+from prefect_mlpipe.compute.item_orders import Row, pack_rows, unpack_calls
+from prefect_mlpipe.compute.items import run_items
 from prefect_mlpipe.compute.tasks import Try
 from prefect_mlpipe.compute.travel import (
     Order,
@@ -34,13 +37,13 @@ from prefect_mlpipe.core.digest import code_in, digest
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.record import StoredValue
-from prefect_mlpipe.engine.calls import Done, InputLost, execute
+from prefect_mlpipe.engine.calls import Done, InputLost, StepCall, execute
 from prefect_mlpipe.errors import CodeMismatch, ComputeError, EnvironmentMismatch
 from prefect_mlpipe.steps import Step
 
 # What came of an order: kind, content, tries, metrics, log lines. Kinds: `done` (a `Done`), `lost`
 # (value, kind, error of an `InputLost`), `failed` (an error, by `pack_error`), `refused` (nothing
-# ran; a `ComputeError`).
+# ran; a `ComputeError`), `items` (of a batch: rows, and seconds).
 Result = tuple[str, Any, int, Mapping[str, Any], list[str]]
 
 _STEPS = 256
@@ -183,31 +186,36 @@ class _NoticedTry(Try):
     def execute(self) -> Done:
         self._tell(self.call.attempt + 1, True)
         try:
-            return execute(self.call, self._check)
+            check = partial(check_class, self._address, self.call.current.step)
+            return execute(self.call, check)
         except BaseException:
             self._tell(self.call.attempt, False)
             raise
 
-    def _check(self, stored: StoredValue, value: Any) -> None:
-        """Refuse a stored input whose class is another here than where it was made.
 
-        Its own code cannot be sent along: it is read by the name of its class.
-        """
-        if stored.format in _WITHOUT_CODE:
-            return
-        found = code_in(value)
-        here = digest(value) if found else stored.digest
-        if here != stored.digest:
-            raise CodeMismatch(
-                f"Step '{self.call.current.step}' would be given a value of other code on a worker "
-                "than that with which it was made.",
-                {
-                    "classes": ", ".join(found)[:400],
-                    "value": difference(stored.digest, here),
-                    "worker": self._address,
-                },
-                "Restart the workers, or bring the user's modules there up to date.",
-            )
+def check_class(worker: str, step: str, stored: StoredValue, value: Any) -> None:
+    """Refuse a stored input whose class is another here than where it was made.
+
+    Its own code cannot be sent along: it is read by the name of its class.
+
+    Raises:
+        CodeMismatch: with the classes.
+    """
+    if stored.format in _WITHOUT_CODE:
+        return
+    found = code_in(value)
+    here = digest(value) if found else stored.digest
+    if here != stored.digest:
+        raise CodeMismatch(
+            f"Step '{step}' would be given a value of other code on a worker than that with which "
+            "it was made.",
+            {
+                "classes": ", ".join(found)[:400],
+                "value": difference(stored.digest, here),
+                "worker": worker,
+            },
+            "Restart the workers, or bring the user's modules there up to date.",
+        )
 
 
 def run_order(data: bytes) -> Result:
@@ -217,12 +225,17 @@ def run_order(data: bytes) -> Result:
     try:
         step = run.step(order)
         context = run.context
-        call = unpack_call(order.call, step, context.store)
+        if order.batch:
+            calls = unpack_calls(order.call, step, context.store)
+        else:
+            call = unpack_call(order.call, step, context.store)
     except ComputeError as error:
         return ("refused", error, 0, {}, [])
     except Exception as error:  # old modules, or broken ones, raise what they like when imported
         facts = {"error": f"{type(error).__name__}: {error}"}
         return ("refused", _code_mismatch(order, facts), 0, {}, [])
+    if order.batch:
+        return ("items", _run_batch(order, context, calls), 0, {}, [])
     worker = get_worker()
     attempt = _NoticedTry(call, partial(_tell, worker, order), worker.address)
     task = context.task_runs.task(step, call.attempt)
@@ -230,6 +243,27 @@ def run_order(data: bytes) -> Result:
     outcome = context.copy().run(context.task_runs.drive, task, task_run, attempt)
     kind, content = _content(order.name, *outcome)
     return (kind, content, call.attempt, call.current.metrics, call.current.logs)
+
+
+def _run_batch(
+    order: Order, context: WorkerContext, calls: list[StepCall]
+) -> tuple[list[Row], float]:
+    """Run items in the task run of their mapped step; return what came of them, and how long that
+    took."""
+    worker = get_worker()
+    _tell(worker, order, 1, True)
+    began = time.monotonic()
+
+    def run() -> list[Row]:
+        with context.task_runs.of_items(
+            calls[0].step, order.name, order.parents, order.task_run_id
+        ):
+            check = partial(check_class, worker.address, order.name)
+            return [
+                row for ended in run_items(calls, check) for row in pack_rows(ended, calls)
+            ]
+
+    return context.copy().run(run), time.monotonic() - began
 
 
 def _content(name: str, done: Done | None, error: BaseException | None) -> tuple[str, Any]:
