@@ -71,7 +71,9 @@ class Entries(Mapping[str, Mapping[str, Json]]):
     """
 
     def __init__(self, document: Mapping[str, Json]) -> None:
-        self._own = {entry["name"]: entry for entry in document.get("nodes", ())}
+        self._own: dict[str, Mapping[str, Json]] = {
+            entry["name"]: entry for entry in document.get("nodes", ())
+        }
         self._columns: Mapping[str, Json] = document.get("items", {})
 
     def __getitem__(self, name: str) -> Mapping[str, Json]:

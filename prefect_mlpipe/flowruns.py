@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
@@ -38,6 +39,7 @@ from prefect_mlpipe.errors import ComputeError, InvalidPipeline, RunCancelled
 from prefect_mlpipe.parameters import stored_in
 from prefect_mlpipe.reporting.api import ensure_api
 from prefect_mlpipe.reporting.artifacts import create_summary
+from prefect_mlpipe.reporting.map_progress import MapCount, ProgressArtifacts
 from prefect_mlpipe.reporting.summary import StepRow, counts_text
 from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
 from prefect_mlpipe.reporting.terminal import Progress, say, summary_text
@@ -174,6 +176,8 @@ class FlowReporter:
         self._engine: Engine | None = None
         self._reused = 0
         self._behind: dict[StepRun, str] = {}
+        self._maps: dict[StepRun, tuple[float, int]] = {}  # since when, and how many were done
+        self._artifacts = ProgressArtifacts(flow_run_id)
         self._orderly = False
 
     def start(self, engine: Engine) -> None:
@@ -195,6 +199,8 @@ class FlowReporter:
 
     def began(self, run: StepRun) -> None:
         """Show that the items of a mapped step run; they share one task run, which is ours."""
+        done = len(run.items or ()) - run.unfinished_items
+        self._maps[run] = (time.monotonic(), done)
         self._report(run, "Running", f"{len(run.items or ()):,} items")
 
     def behind(self, run: StepRun, holder: str) -> None:
@@ -253,13 +259,26 @@ class FlowReporter:
         """Show on the terminal what goes on."""
         done = runs.get("reused", 0), runs.get("ran", 0), runs.get("failed", 0)
         total = len(self._engine.graph) if self._engine is not None else sum(runs.values())
-        names = [run.name for run in itertools.islice(running, 8)]
+        alone = (run for run in running if run.group not in self._maps)
+        names = [run.name for run in itertools.islice(alone, 8)]
         names += [
             f"{run.name} (waits for {holder})"
             for run, holder in self._behind.items()
             if run.state == "behind"
         ]
-        self._progress.update(max(total, sum(done)), *done, names)
+        maps = [
+            MapCount(
+                run.name,
+                run.task_run_id,
+                len(run.items or ()) - run.unfinished_items,
+                len(run.items or ()),
+                *began,
+            )
+            for run, began in self._maps.items()
+        ]
+        going_on = [count for count in maps if count.done < count.total]
+        self._progress.update(max(total, sum(done)), *done, names, going_on)
+        self._artifacts.update(maps)
 
     def warned(self, text: str) -> None:
         """Log a warning."""
@@ -282,6 +301,7 @@ class FlowReporter:
     def close(self) -> None:
         """Send what is left."""
         self._watch.close()
+        self._artifacts.close()
         if self._orderly:
             self._tasks.hand_over()
         else:  # the process may be killed before it comes to its exit

@@ -25,8 +25,8 @@ from distributed import Client, KilledWorker
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from prefect_mlpipe.compute.clusters import ClusterTarget
-from prefect_mlpipe.compute.offers import Offer, no_such_worker, offers_of, restrictions
 from prefect_mlpipe.compute.item_orders import pack_calls
+from prefect_mlpipe.compute.offers import Offer, no_such_worker, offers_of, restrictions
 from prefect_mlpipe.compute.ticket import Ticket, nobody
 from prefect_mlpipe.compute.travel import Order, pack_call, pack_step, unpack_error, with_parts
 from prefect_mlpipe.compute.worker import Result, RunContext, flush, plugin_name, run_order

@@ -142,7 +142,8 @@ def unpack_rows(rows: Iterable[Row], calls: Sequence[StepCall]) -> list[Ended]:
         elif kind == "lost":
             ended.append((number, None, InputLost(*content)))
         else:
-            ended.append((number, None, unpack_error(*content, call.current.step)))
+            data, text = content
+            ended.append((number, None, unpack_error(data, text, call.current.step)))
     return ended
 
 

@@ -31,7 +31,8 @@ class Ticket:
 
     Attributes:
         calls: those of a batch, else empty.
-        call: the driver's, of a batch the first; its tries are kept up to date by notices from the worker.
+        call: the driver's, of a batch the first; its tries are kept up to date by notices from the
+            worker.
         name: name of the node.
         task_run_id: what Prefect calls it.
         parents: task runs above it.

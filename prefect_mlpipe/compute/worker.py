@@ -259,9 +259,7 @@ def _run_batch(
             calls[0].step, order.name, order.parents, order.task_run_id
         ):
             check = partial(check_class, worker.address, order.name)
-            return [
-                row for ended in run_items(calls, check) for row in pack_rows(ended, calls)
-            ]
+            return [row for ended in run_items(calls, check) for row in pack_rows(ended, calls)]
 
     return context.copy().run(run), time.monotonic() - began
 

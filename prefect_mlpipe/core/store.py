@@ -307,7 +307,9 @@ class Store:
         if grace < SHORTEST_GRACE:
             raise ValueError(f"grace={grace}: {SHORTEST_GRACE} at least, else runs lose their work")
         limit = None if max_bytes is None else _BYTES.validate_python(max_bytes)
-        return prune(self._documents, self.packs, Rules(keep_last, older_than, limit, grace), dry_run)
+        return prune(
+            self._documents, self.packs, Rules(keep_last, older_than, limit, grace), dry_run
+        )
 
     def signature(self, value: StoredValue) -> str | None:
         """Sign a reference that is to leave the store, `None` without a signing key."""

@@ -27,6 +27,7 @@ from rich.live import Live
 from rich.text import Text
 
 from prefect_mlpipe.core.telling.describing import shorten
+from prefect_mlpipe.reporting.map_progress import MapCount
 from prefect_mlpipe.reporting.summary import (
     StepRow,
     by_weight,
@@ -40,6 +41,7 @@ LIVE_AFTER_S = 0.5  # a run shorter than this shows nothing
 PLAIN_EVERY_S = 10.0
 FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 MAX_WHY = 100
+MAPS = 3  # mapped steps that are shown while they go on
 LINES = 12  # of a summary; Prefect's page has them all
 
 
@@ -68,17 +70,25 @@ class Progress:
         self._began = self._said = time.monotonic()
         self._total = self._reused = self._ran = self._failed = 0
         self._running: tuple[str, ...] = ()
+        self._maps: tuple[MapCount, ...] = ()
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._streams: list[_Above] = []
         self._stack = ExitStack()
 
     def update(
-        self, total: int, reused: int, ran: int, failed: int, running: Sequence[str] = ()
+        self,
+        total: int,
+        reused: int,
+        ran: int,
+        failed: int,
+        running: Sequence[str] = (),
+        maps: Sequence[MapCount] = (),
     ) -> None:
-        """Counts so far, and the names of the steps that run now."""
+        """Counts so far, the names of the steps that run now, and how far mapped ones are."""
         self._total, self._reused, self._ran, self._failed = total, reused, ran, failed
         self._running = tuple(running)
+        self._maps = tuple(maps)
         if self._enabled and self._timer is None:
             self._say_now_and_then()
 
@@ -102,8 +112,12 @@ class Progress:
             self._enabled = False
             self._stack.close()
 
-    def text(self) -> Text:
-        """The line, as it stands now."""
+    def text(self, *, bars: bool = False) -> Text:
+        """The line, as it stands now.
+
+        Args:
+            bars: whether mapped steps have lines of their own.
+        """
         done = self._reused + self._ran + self._failed
         line = Text.assemble((self._title, "bold"), f"  {done:,}/{self._total:,}")
         for count, what, style in (
@@ -116,6 +130,9 @@ class Progress:
         if self._running:
             more = f" and {len(self._running) - 3:,} more" if len(self._running) > 3 else ""
             line.append(f"  now {', '.join(self._running[:3])}{more}", "dim")
+        if not bars:
+            for each in self._maps[:MAPS]:
+                line.append(f"  {each.name} {each.text()}", "dim")
         line.append(f"  {seconds_text(time.monotonic() - self._began)}", "dim")
         return line
 
@@ -169,10 +186,15 @@ class Progress:
 
     def _picture(self) -> RenderableType:
         frame = FRAMES[int(time.monotonic() * 8) % len(FRAMES)]
-        line = Text.assemble((f"{frame} ", "green"), self.text())
-        line.no_wrap, line.overflow = True, "ellipsis"
+        line = Text.assemble((f"{frame} ", "green"), self.text(bars=True))
+        bars = [
+            Text.assemble(f"  {count.name} ", (count.bar(), "cyan"), (f" {count.text()}", "dim"))
+            for count in self._maps[:MAPS]
+        ]
+        for each in (line, *bars):
+            each.no_wrap, each.overflow = True, "ellipsis"
         unfinished = [Text.from_ansi(above.unfinished) for above in self._streams]
-        return Group(line, *filter(None, unfinished))
+        return Group(line, *bars, *filter(None, unfinished))
 
 
 class _Above:

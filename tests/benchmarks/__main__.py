@@ -16,6 +16,7 @@ BENCHMARKS = {
     "chain": "local",
     "map": "local",
     "growth": "local",
+    "map_dask": "maps",
     "digest": "content",
     "walk": "walk",
     "store_array": "store",

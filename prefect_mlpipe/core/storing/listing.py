@@ -45,13 +45,12 @@ class Listing:
             stamp = facts.st_mtime_ns
             if stamp == self._stamp:
                 return self._names
-        elif self._listed is not None:
-            if not fresh or time.monotonic() - self._listed < _FRESH_S:
-                return self._names
+        elif self._listed is not None and not (
+            fresh and time.monotonic() - self._listed >= _FRESH_S
+        ):
+            return self._names
         began = time.time()
-        found = frozenset(
-            entry.name.rpartition("/")[2] for entry in backend.list(self._folder)
-        )
+        found = frozenset(entry.name.rpartition("/")[2] for entry in backend.list(self._folder))
         self._listed = time.monotonic()
         racy = stamp is None or abs(began - stamp / 1e9) < _RACY_S
         self._stamp = None if racy else stamp

@@ -21,7 +21,15 @@ from datetime import timedelta
 from typing import Final, NamedTuple
 
 from prefect_mlpipe.core.places.backends import Entry, LocalBackend
-from prefect_mlpipe.core.storing import active, codes, moves, packs, records, run_manifests, segments
+from prefect_mlpipe.core.storing import (
+    active,
+    codes,
+    moves,
+    packs,
+    records,
+    run_manifests,
+    segments,
+)
 from prefect_mlpipe.core.storing.active import SAID_WITHIN_S
 from prefect_mlpipe.core.storing.documents import Documents
 from prefect_mlpipe.core.storing.packs import Packs
