@@ -101,7 +101,7 @@ class Entries(Mapping[str, Mapping[str, Json]]):
 
     def key(self, name: str) -> str | None:
         """Return the key that a step had when it last succeeded."""
-        found = self.get(name)
+        found = self.get(name) if self._own else None
         return None if found is None else found["key"] or found["earlier_key"]
 
     def _entry(self, group: str, at: int, packed: Mapping[str, Json]) -> dict[str, Json]:

@@ -207,9 +207,17 @@ class Planner:
         return self._decide_known(run)
 
     def _decide_known(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
-        node = run.node
-        run.manifest = manifest = self._decider.manifest(node, self._outputs)
-        run.key = key = manifest.key()
+        self._find_key(run)
+        return self._decide_by_key(run)
+
+    def _find_key(self, run: StepRun) -> None:
+        group = None if run.group is None else run.group.node
+        run.manifest, run.key, _ = self._decider.keyed(run.node, group, self._outputs)
+
+    def _decide_by_key(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
+        node, manifest, key = run.node, run.manifest, run.key
+        assert manifest is not None
+        assert key is not None
         leader = self._leaders.setdefault(key, run) if node.step.cached else run
         if leader is not run:
             run.record = leader.record
@@ -257,7 +265,11 @@ class Planner:
         run.items = expand(run, self._outputs)
         for item in run.items:
             self._outputs.runs[item.node] = item
-            _, item.reasons = self._decide_known(item)
+            self._find_key(item)
+        if run.node.step.cached:  # all records in a few calls
+            self._decider.look_up([item.key for item in run.items if item.key is not None])
+        for item in run.items:
+            _, item.reasons = self._decide_by_key(item)
         reasons = distinct(reason for item in run.items for reason in item.reasons)
         return ("run", reasons) if reasons else ("reuse", ())
 

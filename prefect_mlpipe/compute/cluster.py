@@ -167,7 +167,7 @@ class Cluster:
     # -- calls ----------------------------------------------------------------------------------
 
     def _take(self, ticket: Ticket) -> None:
-        self._tickets[str(ticket.task_run_id)] = ticket
+        self._tickets[ticket.id] = ticket
         if self._broken is not None:
             self._settle(ticket, None, self._broken)
         else:
@@ -185,7 +185,7 @@ class Cluster:
         future = self._client.submit(
             run_order,
             pickle.dumps(order),
-            key=f"{ticket.call.step.name}-{ticket.task_run_id}-{ticket.number}",
+            key=f"{ticket.call.step.name}-{ticket.id}-{ticket.number}",
             pure=False,
             retries=0,
             **where,
@@ -214,6 +214,7 @@ class Cluster:
         ticket.number += 1
         return Order(
             self._run_id,
+            ticket.id,
             ticket.number,
             ticket.task_run_id,
             ticket.name,
@@ -298,15 +299,15 @@ class Cluster:
             self._settle(ticket, None, self._unusable(ticket, error))
 
     def _awaited(self, ticket: Ticket, number: int) -> bool:
-        return number == ticket.number and str(ticket.task_run_id) in self._tickets
+        return number == ticket.number and ticket.id in self._tickets
 
     def _settle(self, ticket: Ticket, done: Any, error: BaseException | None) -> None:
-        self._tickets.pop(str(ticket.task_run_id), None)
+        self._tickets.pop(ticket.id, None)
         ticket.future = None
         ticket.settle(done, error)
 
     def _drop(self, ticket: Ticket, replace_worker: bool) -> None:
-        self._tickets.pop(str(ticket.task_run_id), None)
+        self._tickets.pop(ticket.id, None)
         future, ticket.future = ticket.future, None
         self._cancel(future)
         if replace_worker and ticket.begun:

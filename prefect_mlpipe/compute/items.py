@@ -52,8 +52,12 @@ def outcome_of(
         return None, stand_in(error, call.current.step, "it ends the process")
 
 
-def run_items(calls: Sequence[StepCall], check: Check | None = None) -> Iterator[list[Ended]]:
+def run_items(
+    calls: Sequence[StepCall], check: Check | None = None
+) -> Iterator[tuple[list[Ended], float]]:
     """Run calls of one step one after another; yield what ended once its records are written.
+
+    How many seconds the calls took goes with it, without what it took to write their records.
 
     Args:
         calls: which are in one store.
@@ -61,14 +65,13 @@ def run_items(calls: Sequence[StepCall], check: Check | None = None) -> Iterator
     """
     ended: list[Ended] = []
     kept = _Kept()
-    last = time.monotonic()
+    began = time.monotonic()
     for number, call in enumerate(calls):
         ended.append((number, *outcome_of(call, check, kept.add)))
-        if time.monotonic() - last >= KEEP_EVERY_S:
-            yield kept.written(ended, calls)
-            ended, last = [], time.monotonic()
-    if ended:
-        yield kept.written(ended, calls)
+        took = time.monotonic() - began
+        if took >= KEEP_EVERY_S or number == len(calls) - 1:
+            yield kept.written(ended, calls), took
+            ended, began = [], time.monotonic()
 
 
 def outcomes_of(batch: Batch, ended: Sequence[Ended]) -> list[Outcome]:
@@ -79,11 +82,11 @@ def outcomes_of(batch: Batch, ended: Sequence[Ended]) -> list[Outcome]:
 
 def tell_parts(batch: Batch, outcomes: SimpleQueue[Any]) -> None:
     """Run a batch here, and put what came of it on the queue part by part."""
-    began = time.monotonic()
-    for ended in run_items(batch.calls):
-        part = outcomes_of(batch, ended)
-        outcomes.put(BatchPart(batch, part, False, time.monotonic() - began))
-    outcomes.put(BatchPart(batch, (), True, time.monotonic() - began))
+    seconds = 0.0
+    for ended, took in run_items(batch.calls):
+        seconds += took
+        outcomes.put(BatchPart(batch, outcomes_of(batch, ended), False, seconds))
+    outcomes.put(BatchPart(batch, (), True, seconds))
 
 
 class _Kept:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect_mlpipe.compute.offers import Needs, needs_of
 from prefect_mlpipe.engine.calls import StepCall
@@ -33,6 +33,7 @@ class Ticket:
         calls: those of a batch, else empty.
         call: the driver's, of a batch the first; its tries are kept up to date by notices from the
             worker.
+        id: of this ticket; many batches belong to one task run.
         name: name of the node.
         task_run_id: what Prefect calls it.
         parents: task runs above it.
@@ -60,6 +61,7 @@ class Ticket:
         self.calls = calls
         self.name = name
         self.task_run_id = task_run_id
+        self.id = uuid4().hex if calls else str(task_run_id)
         self.parents = parents
         self.settle: Settle = nobody
         self.needs: Needs = needs_of(name, call.step.options.resources)

@@ -47,6 +47,7 @@ class Order(NamedTuple):
 
     Attributes:
         run_id: of the flow run.
+        ticket: names the call, or the batch, in notices of its progress.
         number: which submission of the call this is; told in notices of its progress.
         task_run_id: what Prefect calls it.
         name: name of the node.
@@ -60,6 +61,7 @@ class Order(NamedTuple):
     """
 
     run_id: str
+    ticket: str
     number: int
     task_run_id: UUID
     name: str

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import pickle
 import threading
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -252,16 +251,20 @@ def _run_batch(
     took."""
     worker = get_worker()
     _tell(worker, order, 1, True)
-    began = time.monotonic()
 
-    def run() -> list[Row]:
+    def run() -> tuple[list[Row], float]:
+        rows: list[Row] = []
+        seconds = 0.0
         with context.task_runs.of_items(
             calls[0].step, order.name, order.parents, order.task_run_id
         ):
             check = partial(check_class, worker.address, order.name)
-            return [row for ended in run_items(calls, check) for row in pack_rows(ended, calls)]
+            for ended, took in run_items(calls, check):
+                rows += pack_rows(ended, calls)
+                seconds += took
+        return rows, seconds
 
-    return context.copy().run(run), time.monotonic() - began
+    return context.copy().run(run)
 
 
 def _content(name: str, done: Done | None, error: BaseException | None) -> tuple[str, Any]:
@@ -274,7 +277,7 @@ def _content(name: str, done: Done | None, error: BaseException | None) -> tuple
 
 
 def _tell(worker: Worker, order: Order, attempt: int, begins: bool) -> None:
-    notice = [str(order.task_run_id), order.number, attempt, begins, worker.address]
+    notice = [order.ticket, order.number, attempt, begins, worker.address]
     worker.log_event(plugin_name(order.run_id), notice)
 
 

@@ -81,6 +81,13 @@ class _Mapped:
         self.under_way: set[Batch] = set()
         self.measured = 0  # size of the largest batch that has ended
         self.item_s = 0.0
+        self._count = self._seconds = 0.0
+
+    def measure(self, count: int, seconds: float) -> None:
+        """Take in how long so many items took; what is older counts for less."""
+        self._count, self._seconds = self._count / 2 + count, self._seconds / 2 + seconds
+        self.item_s = self._seconds / self._count
+        self.measured = max(self.measured, count)
 
     def size(self, slots: int) -> int:
         """How many items the next batch has."""
@@ -138,9 +145,8 @@ class Batches:
         for run in batch.runs:
             if self._of.get(run) is batch:
                 del self._of[run]
-        each = seconds / len(batch)
-        mapped.item_s = each if not mapped.measured else (mapped.item_s + each) / 2
-        mapped.measured = max(mapped.measured, len(batch))
+        if seconds:
+            mapped.measure(len(batch), seconds)
 
     def under_way(self) -> list[Batch]:
         """Return all batches that are under way."""

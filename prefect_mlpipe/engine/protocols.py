@@ -32,7 +32,7 @@ class BatchPart(NamedTuple):
         outcomes: of items that have ended since the last part.
         ended: whether nothing more will come. Items of which nothing was said have not run, or
             their worker died under them: they are decided anew, and go alone.
-        seconds: how long it took so far.
+        seconds: how long its calls took so far.
     """
 
     batch: Batch

@@ -17,7 +17,6 @@ from prefect_mlpipe.core.places.backends import LocalBackend
 from prefect_mlpipe.core.storing.place import Place
 
 _RACY_S: Final = 0.05  # file systems set times by a clock that ticks, some every 10 ms
-_FRESH_S: Final = 0.5
 
 
 class Listing:
@@ -27,7 +26,7 @@ class Listing:
         self._place, self._folder = place, folder
         self._names: frozenset[str] = frozenset()
         self._stamp: int | None = None
-        self._listed: float | None = None
+        self._listed = False
 
     def names(self, *, fresh: bool) -> frozenset[str]:
         """Give the names; the same object as long as they have not changed.
@@ -45,13 +44,11 @@ class Listing:
             stamp = facts.st_mtime_ns
             if stamp == self._stamp:
                 return self._names
-        elif self._listed is not None and not (
-            fresh and time.monotonic() - self._listed >= _FRESH_S
-        ):
+        elif self._listed and not fresh:
             return self._names
         began = time.time()
         found = frozenset(entry.name.rpartition("/")[2] for entry in backend.list(self._folder))
-        self._listed = time.monotonic()
+        self._listed = True
         racy = stamp is None or abs(began - stamp / 1e9) < _RACY_S
         self._stamp = None if racy else stamp
         if found != self._names:

@@ -157,7 +157,7 @@ class Packs:
             data = self._place.backend.read_many([keys_name(name) for name in unknown])
             for name in unknown:
                 prefixes = data.get(keys_name(name))
-                if prefixes is not None and len(prefixes) % 8 == 0:
+                if prefixes and len(prefixes) % 8 == 0:
                     known[name] = _Pack(self._documents, name, array("Q", prefixes))
             there = (names | self._own.keys()) & known.keys()
             self._packs = [known[name] for name in sorted(there)]

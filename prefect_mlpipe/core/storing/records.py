@@ -54,7 +54,7 @@ class Records:
         data = backend.read(record_name(key))
         if data is not None:
             return self._believed(key, data)
-        return self._packs.read(key, fresh=True)
+        return self._packs.read(key)
 
     def read_many(
         self, keys: Sequence[str], *, fresh: bool = False, loose: bool = True
