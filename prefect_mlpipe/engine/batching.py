@@ -110,6 +110,10 @@ class Batches:
         self._mapped: dict[StepRun, _Mapped] = {}
         self._of: dict[StepRun, Batch] = {}
 
+    def __bool__(self) -> bool:
+        """Whether an item waits, or a batch is under way."""
+        return any(each.waiting or each.under_way for each in self._mapped.values())
+
     def gather(self, item: Gathered) -> None:
         """Take in an item that must run."""
         group = item.run.group

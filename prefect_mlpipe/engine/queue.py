@@ -116,7 +116,7 @@ class Queue:
             self._send_batches()
             if self.ready or self._keyed:
                 continue
-            if until() or not (self._states.running or self._turns.waiting):
+            if until() or not (self._states.running or self._turns.waiting or self._batches):
                 return
             self._take(self._next())
 
