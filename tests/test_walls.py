@@ -24,6 +24,7 @@ LAYERS = (
     "settings",
     "stores",
     "step_options",
+    "asking",
     "steps",
     "current",
     "tracing",

@@ -17,6 +17,7 @@ from typing import Any
 from prefect_mlpipe.compute.errors import stand_in
 from prefect_mlpipe.compute.targets import Target, compute_of
 from prefect_mlpipe.compute.threads import DaemonPool, Pools
+from prefect_mlpipe.compute.usage import Span
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.engine.calls import InputLost, StepCall, execute
 from prefect_mlpipe.engine.protocols import Outcome
@@ -56,6 +57,10 @@ class LocalRunner:
     def close(self) -> None:
         """Let the threads end."""
         self._pools.close()
+
+    def spans(self) -> list[Span]:
+        """Return none: there are no clusters."""
+        return []
 
 
 def _outcome(run: StepRun, submission: int, call: StepCall) -> Outcome:

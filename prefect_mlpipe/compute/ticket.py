@@ -70,8 +70,10 @@ class Ticket:
             self.deaths += 1  # the scheduler of a given cluster has sent it again by itself
         self.begun = self.ever_begun = True
         self.worker = worker
+        self.call.failed()
         self.call.attempt = attempt
-        self.call.attempt_started = time.monotonic() if begins else 0.0
+        if begins:
+            self.call.attempt_started = time.monotonic()
 
     def died(self, *, blameless: bool) -> None:
         """Take in that its worker died."""
@@ -79,7 +81,7 @@ class Ticket:
             self.unlucky += 1
         else:
             self.deaths += 1
-        self.call.attempt_started = 0.0
+        self.call.failed()
 
     def may_go_again(self, allowed_failures: int) -> bool:
         """Whether it is sent to another worker.

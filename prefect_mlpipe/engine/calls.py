@@ -76,6 +76,7 @@ class StepCall:
         files: files among the arguments, with their state before they were digested.
         attempt: counts calls of the function, retries included.
         attempt_started: when the current one started, by the monotonic clock; 0 between them.
+        failed_s: seconds of those that failed.
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class StepCall:
         "attempt",
         "attempt_started",
         "current",
+        "failed_s",
         "files",
         "key",
         "manifest",
@@ -116,6 +118,12 @@ class StepCall:
         self.replace = replace
         self.files = files
         self.attempt = attempt
+        self.attempt_started = self.failed_s = 0.0
+
+    def failed(self) -> None:
+        """Take in that the current try has failed."""
+        if self.attempt_started:
+            self.failed_s += time.monotonic() - self.attempt_started
         self.attempt_started = 0.0
 
 
@@ -157,9 +165,12 @@ def execute(call: StepCall, check: Check | None = None) -> Done:
     call.attempt_started = time.monotonic()
     # A context of its own: no step may see the tracer of the body, or another step's current().
     try:
-        return copy_context().run(_execute, call, check)
-    finally:
-        call.attempt_started = 0.0
+        done = copy_context().run(_execute, call, check)
+    except BaseException:
+        call.failed()
+        raise
+    call.attempt_started = 0.0
+    return done
 
 
 def _execute(call: StepCall, check: Check | None) -> Done:
