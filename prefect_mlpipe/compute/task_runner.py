@@ -37,7 +37,7 @@ from prefect_mlpipe.compute.clusters import ClusterTarget
 from prefect_mlpipe.compute.open_clusters import OpenClusters
 from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads
 from prefect_mlpipe.engine.calls import Done
-from prefect_mlpipe.errors import ComputeUnavailable, NoSuchCompute
+from prefect_mlpipe.errors import ComputeUnavailable, MlpipeError, NoSuchCompute
 from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
 
 if TYPE_CHECKING:
@@ -249,6 +249,7 @@ class _Work:
             return  # cancelled at this very moment
         state = flight.ticket.state
         if error is not None or state is None:
+            error = _of_a_task(error)
             state = Crashed(message=str(error), data=error, state_details=flight.details)
             self._tell(flight, state)
         flight.future.wrapped_future.set_result(state)
@@ -318,6 +319,15 @@ class _Flight:
             datetime.now(UTC),
             tuple(sorted(task.tags)),
         )
+
+
+def _of_a_task(error: BaseException | None) -> BaseException | None:
+    """Return an error of a cluster in the words of an ordinary flow, where there are no steps."""
+    if not isinstance(error, MlpipeError) or not error.sentence.startswith("Step "):
+        return error
+    said = type(error)(f"Task {error.sentence.removeprefix('Step ')}", error.facts, error.advice)
+    said.__cause__ = error.__cause__
+    return said
 
 
 def _flow_run_id(task: str) -> UUID:

@@ -123,7 +123,7 @@ def benchmark_dask_submit(scale: float) -> list[Row]:
     """CPU of the client for each submission, beside prefect-dask's task runner."""
     from prefect_dask import DaskTaskRunner
 
-    count = max(20, int(200 * scale))
+    count = max(20, int(100 * scale))
     with workers() as (there, client):
         routing = RoutingTaskRunner({"default": there})
         theirs = DaskTaskRunner(address=there.address)
@@ -176,7 +176,7 @@ def benchmark_dask_executed(scale: float) -> list[Row]:
 
     What a step costs is taken from a long and a short chain: connecting drops out.
     """
-    short, long = 10, max(20, int(200 * scale))
+    short, long = 10, max(20, int(100 * scale))
     with workers() as (there, client):
         recorder = Recorder()
         contenders: dict[str, Callable[[int], float]] = {

@@ -29,6 +29,7 @@ from prefect.utilities.annotations import allow_failure
 from prefect_mlpipe import Resources, pipeline, step
 from prefect_mlpipe.compute import Dask, RoutingTaskRunner, Threads, on
 from prefect_mlpipe.errors import (
+    ComputeUnavailable,
     InvalidPipeline,
     InvalidStep,
     NoSuchCompute,
@@ -262,7 +263,7 @@ def test_a_task_whose_worker_died_is_crashed_and_runs_again_as_its_retries_say(
         return task.submit(str(tmp_path / mark)).result()
 
     ran = Ran(runner, lambda: body(tasks.dies, "first"))
-    with pytest.raises(WorkerLost, match="'dies' was on a worker that died once"):
+    with pytest.raises(WorkerLost, match="Task 'dies' was on a worker that died once"):
         ran()
     assert ran.states(1) == {"dies": "Crashed"}
     again = Ran(runner, lambda: body(tasks.dies.with_options(retries=1), "second"))
@@ -334,6 +335,32 @@ def test_cancel_all_of_the_flows_runner_reaches_the_copy_that_runs(
     ran()
     assert ran.states(1)["waits"] == "Cancelled"
     mark.unlink()
+
+
+def test_what_nobody_waits_for_is_cancelled_when_the_flow_ends(
+    runner: RoutingTaskRunner, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+
+    def body() -> None:
+        tasks.waits.submit(str(mark))
+        while not mark.exists():
+            time.sleep(0.05)
+
+    ran = Ran(runner, body)
+    ran()
+    assert ran.states(1) == {"waits": "Cancelled"}
+    mark.unlink()
+
+
+def test_a_cluster_takes_no_task_outside_of_a_flow(runner: RoutingTaskRunner) -> None:
+    with (
+        runner.duplicate() as started,
+        pytest.raises(ComputeUnavailable, match="outside of a flow"),
+    ):
+        started.submit(tasks.number, {"value": 1})
+    with pytest.raises(RuntimeError, match="must be started"):
+        runner.submit(tasks.number, {"value": 1})
 
 
 def test_the_context_of_a_flow_goes_to_a_cluster_once(
