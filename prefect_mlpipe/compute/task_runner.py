@@ -255,23 +255,22 @@ class _Work:
         flight.future.wrapped_future.set_result(state)
 
     def _tell(self, flight: _Flight, state: State[Any]) -> None:
-        """Report the end of a task run that Prefect's engine will not tell of."""
+        """Report the end of a task run that Prefect's engine will not tell of.
+
+        Whole, though it may be on record: what a worker had to say of it may have died with it.
+        """
         assert self._reporter is not None
-        name, message = str(state.name), str(state.message)
-        if flight.ticket.ever_begun:
-            self._reporter.report_existing(flight.ticket.task_run_id, name, message)
-        else:
-            self._reporter.report(flight.report(name, message))
+        self._reporter.report(flight.report(str(state.name), str(state.message)))
 
     def cancel(self, why: str) -> None:
         """Cancel what has not ended."""
-        for task_run_id in list(self._flights):
-            flight = self._flights.pop(task_run_id, None)
-            if flight is not None:
-                flight.cluster.abandon(flight.ticket, replace_worker=False)
-                state: State[Any] = Cancelled(message=why, state_details=flight.details)
-                self._tell(flight, state)
-                flight.future.wrapped_future.set_result(state)
+        # All of them first: what waits for one of these must not be launched when that one ends.
+        found = [self._flights.pop(task_run_id, None) for task_run_id in list(self._flights)]
+        for flight in filter(None, found):
+            flight.cluster.abandon(flight.ticket, replace_worker=False)
+            state: State[Any] = Cancelled(message=why, state_details=flight.details)
+            self._tell(flight, state)
+            flight.future.wrapped_future.set_result(state)
         for pool in list(self._pools.values()):
             pool.cancel_all()
 
@@ -304,7 +303,7 @@ class _Flight:
         self._submitted = datetime.now(UTC)
 
     def report(self, state: str, message: str) -> TaskRunReport:
-        """Return the task run as the API is told of it, that has not heard of it yet."""
+        """Return the task run as the API is told of it."""
         task_run_id, task = self.ticket.task_run_id, self.ticket.task
         parents = {each.id for found in self._inputs.values() for each in found}
         return TaskRunReport(
