@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from prefect_mlpipe.baseline import Baseline
-from prefect_mlpipe.compute.targets import Target, adopt_computes
+from prefect_mlpipe.compute.targets import Target, adopt_computes, compute_of
+from prefect_mlpipe.compute.usage import Span, Work, total, usage
 from prefect_mlpipe.core.graph import Graph, Node, Output, replace_outputs
 from prefect_mlpipe.core.heap import settled_heap
 from prefect_mlpipe.core.store import Store
@@ -44,6 +45,13 @@ class RunReporter(Reporter, Protocol):
 
     def close(self) -> None:
         """Nothing more will come."""
+
+
+class RunRunner(Runner, Protocol):
+    """A runner that also knows how long it had clusters open."""
+
+    def spans(self) -> list[Span]:
+        """Return one for each cluster."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class Conduct:
     arguments: Mapping[str, Any]
     info: RunInfo
     store: Store
-    runner: Runner
+    runner: RunRunner
     reporter: RunReporter
     selection: Selection
     failures: Failures
@@ -143,7 +151,8 @@ class Conduct:
             _warn_of_undeclared(engine, keyer)
             seconds = time.perf_counter() - watch
             ending = Ending(self.info, started, seconds, state, error, packed)
-            self._leave(ending.document(graph, engine, baseline), engine, order)
+            used = usage(self.computes, self.runner.spans(), _work(engine))
+            self._leave(ending.document(graph, engine, baseline, used), engine, order)
             active.close()
 
     def _check(self, graph: Graph, nodes: Sequence[Node]) -> None:
@@ -267,6 +276,17 @@ def _warn_of_undeclared(engine: Engine, keyer: Keyer) -> None:
                 engine.warn(text)
 
 
+def _work(engine: Engine) -> Iterator[Work]:
+    """Go through what ran, also in vain, and what was reused."""
+    for run in engine.all_runs():
+        compute = compute_of(run.node)
+        if run.state in ("ran", "reused") and run.record is not None:
+            yield Work(compute, run.record.duration_s, run.state == "reused")
+        if run.call is not None:
+            run.call.failed()  # the run has ended, whatever still goes on in a thread
+            yield Work(compute, run.call.failed_s, False)
+
+
 def _state_of(error: BaseException) -> str:
     if isinstance(error, RunCancelled | KeyboardInterrupt):
         return "cancelled"
@@ -292,8 +312,17 @@ class Ending:
     error: BaseException | None
     returned: Any
 
-    def document(self, graph: Graph, engine: Engine, baseline: Baseline) -> dict[str, Any]:
-        """Return the run manifest."""
+    def document(
+        self, graph: Graph, engine: Engine, baseline: Baseline, used: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the run manifest.
+
+        Args:
+            graph: all nodes.
+            engine: what became of them.
+            baseline: what they were compared with.
+            used: what was used of each compute, by `usage`.
+        """
         runs = engine.all_runs()
         reused = [run.record for run in runs if run.state == "reused" and run.record is not None]
         return {
@@ -310,6 +339,9 @@ class Ending:
             "warnings": engine.warnings,
             "saved_s": sum(record.duration_s for record in reused),
             "saved_bytes": sum(record.size for record in reused),
+            "compute": used,
+            "cost": total(used, "cost"),
+            "saved_cost": total(used, "saved_cost"),
             "graph": graph.to_dict(),
             "nodes": [
                 _entry(run, self.info.name, baseline)

@@ -40,7 +40,7 @@ from prefect_mlpipe.parameters import stored_in
 from prefect_mlpipe.reporting.api import ensure_api
 from prefect_mlpipe.reporting.artifacts import create_summary
 from prefect_mlpipe.reporting.map_progress import MapCount, ProgressArtifacts
-from prefect_mlpipe.reporting.summary import StepRow, counts_text
+from prefect_mlpipe.reporting.summary import StepRow, cost_text, counts_text
 from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
 from prefect_mlpipe.reporting.terminal import Progress, say, summary_text
 from prefect_mlpipe.reporting.watch import RunWatch, without_prefect_heartbeat
@@ -293,10 +293,11 @@ class FlowReporter:
         rows = summary_rows(document)
         seconds = document["ended"] - document["started"]
         name = document["pipeline"]
+        cost = cost_text(document["cost"], document["saved_cost"])
         if self._settings.progress:
-            say(summary_text(name, rows, seconds))
+            say(summary_text(name, rows, seconds, cost))
         title = f"{name}: {document['state']}"
-        create_summary(rows, title, f"Run {document['name']}", key=_artifact_key(name))
+        create_summary(rows, title, f"Run {document['name']}", key=_artifact_key(name), cost=cost)
 
     def close(self) -> None:
         """Send what is left."""

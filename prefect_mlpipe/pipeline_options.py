@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from prefect.flows import Flow
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,8 +17,12 @@ from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import InvalidPipeline
 from prefect_mlpipe.settings import Failures
 
+if TYPE_CHECKING:
+    from prefect_mlpipe.compute.task_runner import RoutingTaskRunner
+
 _REFUSED = {
-    "task_runner": "say where steps run with compute={'default': Threads(max_workers=4)}",
+    "task_runner": "say where steps run with compute={'default': Threads(max_workers=4)}, "
+    "or give a RoutingTaskRunner of prefect_mlpipe.compute",
     "persist_result": "outputs are always in the store",
     "result_storage": "say where the store is with store='...'",
     "result_serializer": "the format follows from the type",
@@ -56,6 +60,26 @@ class PipelineOptions(BaseModel):
     refresh: bool | tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     failures: Failures | None = None
+
+
+def with_runner(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a pipeline with the computes of a `RoutingTaskRunner` among its own.
+
+    It stays the flow's task runner too: Prefect tasks that the body submits go where it says.
+    """
+    runner = options.get("task_runner")
+    if not _is_ours(runner):
+        return options
+    return {**options, "compute": {**runner.options.compute, **options.get("compute", {})}}
+
+
+def _is_ours(runner: Any) -> TypeGuard[RoutingTaskRunner]:
+    if runner is None:
+        return False
+    # Imported here: few pipelines have one.
+    from prefect_mlpipe.compute.task_runner import RoutingTaskRunner
+
+    return isinstance(runner, RoutingTaskRunner)
 
 
 def run_options(arguments: Mapping[str, Any]) -> RunOptions:
@@ -105,6 +129,8 @@ def refuse_options(name: str, options: Mapping[str, Any]) -> None:
     """
     known = set(inspect.signature(Flow.__init__).parameters) - {"self", "fn"}
     for option in options:
+        if option == "task_runner" and _is_ours(options[option]):
+            continue
         if option in _REFUSED:
             raise InvalidPipeline(
                 f"Pipeline '{name}' has the option '{option}', which fights the engine.",

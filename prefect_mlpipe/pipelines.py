@@ -40,6 +40,7 @@ from prefect_mlpipe.pipeline_options import (
     merged,
     refuse_options,
     run_options,
+    with_runner,
 )
 from prefect_mlpipe.planning import Barrier, Planner
 from prefect_mlpipe.plans import Plan
@@ -168,8 +169,10 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         Args:
             options: `store`, `compute` (name → target, added to what is there), `refresh` (true or
                 names), `targets` (names), `failures` (`finish`, `stop`, `cancel`), or options of
-                Prefect's flows (`name`, `retries`, `timeout_seconds`, hooks, ...).
+                Prefect's flows (`name`, `retries`, `timeout_seconds`, hooks, ...); as
+                `task_runner` a `RoutingTaskRunner`, whose computes are taken over.
         """
+        options = with_runner(options)
         ours = {name: options.pop(name) for name in OURS if name in options}
         refuse_options(self.name, options)
         changed = copy.copy(self)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -243,6 +243,50 @@ class StepResult:
         return None if found is None else side_of(self._store, found, self._document)
 
 
+class ComputeUse(NamedTuple):
+    """What a run used of one compute.
+
+    Attributes:
+        names: those of the compute; several with equal settings share a cluster.
+        kind: `Threads`, `Dask`, `Cuda`.
+        spans: when clusters were started and stopped for it; none if nothing had to run there.
+        busy_seconds: how long steps ran on it, all of them together, failed tries too.
+        worker_seconds: how long workers were there, all of them together; `None` for threads and
+            for a cluster that was given by its address.
+        saved_seconds: how long the reused steps took when they ran.
+        cost: what that cost; `None` without a `cost_per_hour`.
+        saved_cost: what the reused steps would have cost; `None` likewise.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    spans: tuple[tuple[datetime, datetime], ...]
+    busy_seconds: float
+    worker_seconds: float | None
+    saved_seconds: float
+    cost: float | None
+    saved_cost: float | None
+
+
+def _compute_use(entry: Mapping[str, Json], ended: float) -> ComputeUse:
+    clusters = entry["clusters"]
+    counted = [each["worker_s"] for each in clusters if each["worker_s"] is not None]
+    return ComputeUse(
+        tuple(entry["names"]),
+        entry["kind"],
+        tuple((_moment(each["started"]), _moment(each["stopped"] or ended)) for each in clusters),
+        entry["busy_s"],
+        sum(counted) if counted else None,
+        entry["saved_s"],
+        entry["cost"],
+        entry["saved_cost"],
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 class Run:
     """One finished run of a pipeline."""
 
@@ -336,6 +380,27 @@ class Run:
     def saved_bytes(self) -> int:
         """Bytes that the reused steps did not have to make again."""
         return int(self._document["saved_bytes"])
+
+    @property
+    def compute(self) -> dict[str, ComputeUse]:
+        """What it used of each compute, by name; only those that were used or spared are there."""
+        used = [
+            _compute_use(each, self._document["ended"])
+            for each in self._document.get("compute", ())
+        ]
+        return {name: use for use in used for name in use.names}
+
+    @property
+    def cost(self) -> float | None:
+        """What it cost, on computes that have a `cost_per_hour`; `None` if none has."""
+        cost: float | None = self._document.get("cost")
+        return cost
+
+    @property
+    def saved_cost(self) -> float | None:
+        """What the reused steps would have cost, likewise."""
+        cost: float | None = self._document.get("saved_cost")
+        return cost
 
     @property
     def pinned(self) -> bool:

@@ -33,6 +33,7 @@ from typing import (
 )
 
 from prefect_mlpipe.active import active_tracer
+from prefect_mlpipe.asking import on
 from prefect_mlpipe.core.annotations import (
     Fields,
     bare,
@@ -127,11 +128,17 @@ class Step(Generic[P, R]):
         return Step(self.fn, self.options, self._scope, self._after + earlier)
 
     def as_task(self) -> Task[P, R]:
-        """Return the step as a Prefect task, for an ordinary `@flow`; not reused by content."""
+        """Return the step as a Prefect task, for an ordinary `@flow`; not reused by content.
+
+        Its tags say what it asks for (`prefect_mlpipe.compute.on`): with a `RoutingTaskRunner` it
+        runs on its compute, with any other task runner there.
+        """
         from prefect import Task
         from prefect.cache_policies import NO_CACHE
 
         options = {"name": self.name, **self.options.task}
+        if asks := on(self.compute, self.options.resources):
+            options["tags"] = {*(options.get("tags") or ()), *asks}
         return Task(self.fn, cache_policy=NO_CACHE, persist_result=False, **options)
 
     @property

@@ -24,12 +24,14 @@ LAYERS = (
     "settings",
     "stores",
     "step_options",
+    "asking",
     "steps",
     "current",
     "tracing",
     "engine",
     "reporting",
     "compute",
+    "entries",
     "explaining",
     "baseline",
     "runs",
@@ -49,6 +51,7 @@ LAYERS = (
 # The rooms of the core, likewise from the ground up.
 ROOMS = (
     "environment",
+    "heap",
     "nested",
     "annotations",
     "record",

@@ -19,7 +19,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, ClassVar
 
 from distributed import Client, KilledWorker
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
@@ -29,6 +29,7 @@ from prefect_mlpipe.compute.item_orders import pack_calls
 from prefect_mlpipe.compute.offers import Offer, no_such_worker, offers_of, restrictions
 from prefect_mlpipe.compute.ticket import Ticket, nobody
 from prefect_mlpipe.compute.travel import Order, pack_call, pack_step, unpack_error, with_parts
+from prefect_mlpipe.compute.usage import Span, WorkerClock
 from prefect_mlpipe.compute.worker import Result, RunContext, flush, plugin_name, run_order
 from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.errors import (
@@ -60,6 +61,9 @@ class Cluster:
         context: the context of the flow run, by `pack_context`.
     """
 
+    # What runs on a worker, and takes what `_order` gives.
+    _function: ClassVar[staticmethod[[bytes], Result]] = staticmethod(run_order)
+
     def __init__(self, name: str, target: ClusterTarget, run_id: str, context: bytes) -> None:
         self.name = name
         self.target = target
@@ -77,6 +81,7 @@ class Cluster:
         self._without_workers: float | None = None
         self._answered = self._watched = time.monotonic()
         self._closed = False
+        self._clock = WorkerClock(given=target.address is not None)
         self._inbox: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._inbox.put(self._open)
         self._thread = threading.Thread(target=self._work, name=f"mlpipe-{name}", daemon=True)
@@ -107,6 +112,10 @@ class Cluster:
         self._inbox.put(self._shut)
         if wait:
             self._thread.join(CLOSE_S)
+
+    def span(self) -> Span:
+        """Return how long it was open, so far."""
+        return self._clock.span(self.target)
 
     # -- the thread -----------------------------------------------------------------------------
 
@@ -155,6 +164,8 @@ class Cluster:
             ) from error
         self._client.register_plugin(RunContext(self._run_id, self._context))
         self._client.subscribe_topic(plugin_name(self._run_id), self._hear)
+        self._client.subscribe_topic("all", self._clock.hear)
+        self._clock.there(self._client.scheduler_info(n_workers=-1)["workers"])
         seconds = time.monotonic() - started
         logger.info("compute %s: open after %.1f s (%s)", self.name, seconds, self._address)
 
@@ -183,8 +194,8 @@ class Cluster:
             return
         ticket.begun = False
         future = self._client.submit(
-            run_order,
-            pickle.dumps(order),
+            self._function,
+            order,
             key=f"{ticket.call.step.name}-{ticket.id}-{ticket.number}",
             pure=False,
             retries=0,
@@ -205,14 +216,14 @@ class Cluster:
         ticket.pinned = tuple(where.get("workers", ()))
         return where
 
-    def _order(self, ticket: Ticket) -> Order:
+    def _order(self, ticket: Ticket) -> bytes:
         call, step = ticket.call, ticket.call.step
         packed = self._steps.get((step, ticket.by_value))
         if packed is None:
             packed = pack_step(step, by_value=ticket.by_value)
             self._steps[step, ticket.by_value] = packed
         ticket.number += 1
-        return Order(
+        order = Order(
             self._run_id,
             ticket.id,
             ticket.number,
@@ -223,11 +234,12 @@ class Cluster:
             call.manifest.function,
             dict(call.manifest.environment),
             packed,
-            self._packed(ticket),
+            self._pack_calls(ticket),
             bool(ticket.calls),
         )
+        return pickle.dumps(order)
 
-    def _packed(self, ticket: Ticket) -> bytes:
+    def _pack_calls(self, ticket: Ticket) -> bytes:
         remote = self.target.remote and not self.target.shared_store
         if ticket.calls:
             return pack_calls(ticket.calls, remote=remote, by_value=ticket.by_value)
@@ -250,8 +262,9 @@ class Cluster:
         ticket = self._tickets.get(name)
         if ticket is None or number != ticket.number:
             return
+        deaths = ticket.deaths
         ticket.notice(attempt, begins, worker)
-        if not ticket.may_go_again(self.target.allowed_failures):
+        if ticket.deaths > deaths and not ticket.may_go_again(self.target.allowed_failures):
             self._lose(ticket)
 
     def _ended(self, ticket: Ticket, number: int, result: Result) -> None:
@@ -265,6 +278,8 @@ class Cluster:
         if kind == "items":
             self._settle(ticket, content, None)
             return
+        if kind != "done":
+            call.failed()
         call.attempt, call.attempt_started = attempts, 0.0
         call.current.metrics, call.current.logs = dict(metrics), logs
         ticket.ever_begun = True
@@ -444,8 +459,10 @@ class Cluster:
         for end in (client, self._cluster):
             if end is not None:
                 _within(CLOSE_S / 2, end.close)
+        self._clock.stop()
 
     def _bring_home(self, client: Any) -> None:
+        client.unsubscribe_topic("all")  # else the scheduler would tell this client that it leaves
         client.run(flush, self._run_id, on_error="ignore")
         if self._cluster is None:
             client.unregister_worker_plugin(plugin_name(self._run_id))

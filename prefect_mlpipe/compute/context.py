@@ -41,8 +41,8 @@ _SETTINGS = (
 _PARAMETER_BYTES = 16 * 1024
 
 
-def pack_context(context: FlowRunContext, store: Store) -> bytes:
-    """Return the context of a flow run and its store as bytes."""
+def pack_context(context: FlowRunContext, store: Store | None) -> bytes:
+    """Return the context of a flow run, and the store of its pipeline if it has one, as bytes."""
     known = context.serialize()
     assert context.flow is not None
     flow: Flow[..., None] = Flow(
@@ -98,11 +98,23 @@ class WorkerContext:
     """
 
     def __init__(self, data: bytes) -> None:
-        fields, settings, self.store = pickle.loads(data)
+        self._store: Store | None
+        fields, settings, self._store = pickle.loads(data)
         self._base = contextvars.Context()
         self._stack = contextlib.ExitStack()
         self._base.run(self._enter, fields, settings)
         self.task_runs: TaskRuns = self._base.run(self._task_runs)
+
+    @property
+    def store(self) -> Store:
+        """The store of the pipeline; tasks of an ordinary flow have none."""
+        assert self._store is not None
+        return self._store
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        if self._store is not None:
+            self._store.sync()
 
     def _enter(self, fields: dict[str, Any], settings: dict[str, Any]) -> None:
         self._stack.enter_context(temporary_settings(settings))

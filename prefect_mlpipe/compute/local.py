@@ -14,6 +14,7 @@ from typing import Any
 from prefect_mlpipe.compute.items import outcome_of, outcomes_of, run_items, tell_parts
 from prefect_mlpipe.compute.targets import Target, compute_of
 from prefect_mlpipe.compute.threads import DaemonPool, Pools
+from prefect_mlpipe.compute.usage import Span
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.engine.batching import Batch
 from prefect_mlpipe.engine.calls import StepCall
@@ -78,6 +79,10 @@ class LocalRunner:
     def close(self) -> None:
         """Let the threads end."""
         self._pools.close()
+
+    def spans(self) -> list[Span]:
+        """Return none: there are no clusters."""
+        return []
 
 
 def _outcome(run: StepRun, submission: int, call: StepCall) -> Outcome:

@@ -1,8 +1,6 @@
 """Takes each call of a flow run to its compute: threads of this process, or a cluster.
 
-Knows the names of computes and who runs calls there. A cluster is opened by the first call that
-must run on it, and closed as soon as no remaining node can need it; names with equal settings share
-one.
+Knows the names of computes and who runs calls there.
 """
 
 from __future__ import annotations
@@ -19,8 +17,10 @@ from prefect_mlpipe.compute.clusters import ClusterTarget, refuse_unshared
 from prefect_mlpipe.compute.flow import FlowRunner, parent_ids
 from prefect_mlpipe.compute.item_orders import Row, unpack_rows
 from prefect_mlpipe.compute.items import outcomes_of
+from prefect_mlpipe.compute.open_clusters import OpenClusters
 from prefect_mlpipe.compute.targets import Target, compute_of
 from prefect_mlpipe.compute.ticket import Ticket
+from prefect_mlpipe.compute.usage import Span
 from prefect_mlpipe.core.graph import Node
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.batching import Batch
@@ -58,8 +58,7 @@ class RoutingRunner:
         self._closing = closing
         self._store = store
         self._threads = FlowRunner(context, computes, closing)
-        self._clusters: list[Cluster] = []
-        self._leaving: list[Cluster] = []
+        self._clusters = OpenClusters(self._open)
         self._tickets: dict[StepRun, tuple[Cluster, Ticket]] = {}
         self._batches: dict[Batch, tuple[Cluster, Ticket]] = {}
 
@@ -87,7 +86,7 @@ class RoutingRunner:
         (run.task_run_id,) = task_run_ids(1)
         ticket = Ticket(call, run.name, run.task_run_id, tuple(parent_ids(run)))
         ticket.settle = partial(self._settle, ticket, run, run.submission, outcomes)
-        cluster = self._cluster(compute_of(run.node), target)
+        cluster = self._clusters.of(compute_of(run.node), target)
         self._tickets[run] = (cluster, ticket)
         cluster.submit(ticket)
 
@@ -103,7 +102,7 @@ class RoutingRunner:
             return self._threads.slots(run)
         if not run.node.step.cached:
             return 0
-        known = self._known(target)
+        known = self._clusters.known(target)
         threads = max(known.threads if known is not None else 0, target.threads)
         return _BATCHES_A_THREAD * threads
 
@@ -121,7 +120,7 @@ class RoutingRunner:
         parents = tuple(parent_ids(group))
         ticket = Ticket(batch.calls[0], group.name, group.task_run_id, parents, batch.calls)
         ticket.settle = partial(self._settle_batch, batch, outcomes)
-        cluster = self._cluster(compute_of(group.node), target)
+        cluster = self._clusters.of(compute_of(group.node), target)
         self._batches[batch] = (cluster, ticket)
         cluster.submit(ticket)
 
@@ -167,20 +166,13 @@ class RoutingRunner:
             self._closing(ticket.task_run_id, "Crashed", str(error))
         outcomes.put(Outcome(run, submission, done, error))
 
-    def _cluster(self, name: str, target: ClusterTarget) -> Cluster:
-        known = self._known(target)
-        if known is None:
-            from prefect_mlpipe.compute.cluster import Cluster
-            from prefect_mlpipe.compute.context import pack_context
+    def _open(self, name: str, target: ClusterTarget) -> Cluster:
+        from prefect_mlpipe.compute.cluster import Cluster
+        from prefect_mlpipe.compute.context import pack_context
 
-            assert self._context.flow_run is not None
-            context = pack_context(self._context, self._store)
-            known = Cluster(name, target, str(self._context.flow_run.id), context)
-            self._clusters.append(known)
-        return known
-
-    def _known(self, target: ClusterTarget) -> Cluster | None:
-        return next((each for each in self._clusters if each.target == target), None)
+        assert self._context.flow_run is not None
+        context = pack_context(self._context, self._store)
+        return Cluster(name, target, str(self._context.flow_run.id), context)
 
     def abandon(self, run: StepRun, state: str, message: str) -> None:
         """Give up a call; a worker on which it blocks past its timeout is replaced."""
@@ -197,18 +189,15 @@ class RoutingRunner:
 
     def release(self, remaining: Iterable[Node]) -> None:
         """Close the clusters that no remaining node can need."""
-        if not self._clusters:
-            return
-        targets = [self._computes.get(name) for name in set(map(compute_of, remaining))]
-        for cluster in [each for each in self._clusters if each.target not in targets]:
-            self._clusters.remove(cluster)
-            self._leaving.append(cluster)
-            cluster.close(wait=False)
+        if self._clusters:
+            names = set(map(compute_of, remaining))
+            self._clusters.release([self._computes.get(name) for name in names])
 
     def close(self) -> None:
         """Close all clusters, and let the threads end."""
         self._threads.close()
-        self.release(())
-        for cluster in self._leaving:
-            cluster.close(wait=True)
-        self._leaving.clear()
+        self._clusters.close()
+
+    def spans(self) -> list[Span]:
+        """Return how long clusters were open."""
+        return self._clusters.spans()

@@ -8,6 +8,7 @@ the names that steps ask for (`@step(compute="gpu")`) to targets; steps that ask
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,9 +19,19 @@ DEFAULT = "default"
 
 
 class Target(BaseModel):
-    """A place where steps run; the base of all of them."""
+    """A place where steps run; the base of all of them.
+
+    Attributes:
+        cost_per_hour: what one worker costs in an hour, in any currency; of `Threads`, one thread.
+            The run then says what it cost and what reuse saved. It is never in a key.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Whether names with equal settings share one of it.
+    shared: ClassVar[bool] = True
+
+    cost_per_hour: float | None = Field(default=None, ge=0)
 
 
 class Threads(Target):
@@ -32,6 +43,8 @@ class Threads(Target):
     A step that asks for a GPU or for memory runs here too: give a name another target to test on a
     laptop what runs on a cluster, `compute={"gpu": Threads()}`.
     """
+
+    shared: ClassVar[bool] = False
 
     max_workers: int | None = Field(default=None, ge=1)
 

@@ -79,8 +79,10 @@ class Ticket:
         self.worker = worker
         if self.calls:
             return  # each item counts its own tries
+        self.call.failed()
         self.call.attempt = attempt
-        self.call.attempt_started = time.monotonic() if begins else 0.0
+        if begins:
+            self.call.attempt_started = time.monotonic()
 
     def died(self, *, blameless: bool) -> None:
         """Take in that its worker died."""
@@ -88,7 +90,7 @@ class Ticket:
             self.unlucky += 1
         else:
             self.deaths += 1
-        self.call.attempt_started = 0.0
+        self.call.failed()
 
     def may_go_again(self, allowed_failures: int) -> bool:
         """Whether it is sent to another worker.

@@ -236,7 +236,7 @@ def run_order(data: bytes) -> Result:
     if order.batch:
         return ("items", _run_batch(order, context, calls), 0, {}, [])
     worker = get_worker()
-    attempt = _NoticedTry(call, partial(_tell, worker, order), worker.address)
+    attempt = _NoticedTry(call, partial(tell, worker, order), worker.address)
     task = context.task_runs.task(step, call.attempt)
     task_run = context.task_runs.task_run(task, order.name, order.parents, order.task_run_id)
     outcome = context.copy().run(context.task_runs.drive, task, task_run, attempt)
@@ -250,7 +250,7 @@ def _run_batch(
     """Run items in the task run of their mapped step; return what came of them, and how long that
     took."""
     worker = get_worker()
-    _tell(worker, order, 1, True)
+    tell(worker, order, 1, True)
 
     def run() -> tuple[list[Row], float]:
         rows: list[Row] = []
@@ -276,7 +276,13 @@ def _content(name: str, done: Done | None, error: BaseException | None) -> tuple
     return "failed", pack_error(error, name)
 
 
-def _tell(worker: Worker, order: Order, attempt: int, begins: bool) -> None:
+def context_of(run_id: str) -> WorkerContext:
+    """Return the context of a flow run on this worker."""
+    return _contexts[run_id].context
+
+
+def tell(worker: Worker, order: Any, attempt: int, begins: bool) -> None:
+    """Tell the driver that a try of an order begins, or has failed."""
     notice = [order.ticket, order.number, attempt, begins, worker.address]
     worker.log_event(plugin_name(order.run_id), notice)
 
@@ -289,7 +295,7 @@ async def flush(run_id: str) -> None:
 
 
 def _flush(run: _Run) -> None:
-    run.context.store.sync()
+    run.context.sync()
     logging.getLogger(EventsWorker.__name__).setLevel(logging.ERROR)  # says what it has left to do
     APILogWorker.drain_all(timeout=_DRAIN_S)
     EventsWorker.drain_all(timeout=_DRAIN_S)

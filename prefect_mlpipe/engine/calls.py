@@ -78,6 +78,7 @@ class StepCall:
         files: files among the arguments, with their state before they were digested.
         attempt: counts calls of the function, retries included.
         attempt_started: when the current one started, by the monotonic clock; 0 between them.
+        failed_s: seconds of those that failed.
     """
 
     __slots__ = (
@@ -85,6 +86,7 @@ class StepCall:
         "attempt",
         "attempt_started",
         "current",
+        "failed_s",
         "files",
         "key",
         "manifest",
@@ -118,6 +120,12 @@ class StepCall:
         self.replace = replace
         self.files = files
         self.attempt = attempt
+        self.attempt_started = self.failed_s = 0.0
+
+    def failed(self) -> None:
+        """Take in that the current try has failed."""
+        if self.attempt_started:
+            self.failed_s += time.monotonic() - self.attempt_started
         self.attempt_started = 0.0
 
 
@@ -166,9 +174,12 @@ def execute(call: StepCall, check: Check | None = None, keep: Keep = keep_now) -
     call.attempt_started = time.monotonic()
     # A context of its own: no step may see the tracer of the body, or another step's current().
     try:
-        return copy_context().run(_execute, call, check, keep)
-    finally:
-        call.attempt_started = 0.0
+        done = copy_context().run(_execute, call, check, keep)
+    except BaseException:
+        call.failed()
+        raise
+    call.attempt_started = 0.0
+    return done
 
 
 def _execute(call: StepCall, check: Check | None, keep: Keep) -> Done:

@@ -19,7 +19,12 @@ from prefect_mlpipe.reporting.summary import StepRow, markdown
 
 
 def create_summary(
-    rows: Sequence[StepRow], title: str, description: str = "", *, key: str | None = None
+    rows: Sequence[StepRow],
+    title: str,
+    description: str = "",
+    *,
+    key: str | None = None,
+    cost: str = "",
 ) -> UUID | None:
     """Attach a table of what happened to each step to the flow run that goes on.
 
@@ -30,6 +35,7 @@ def create_summary(
         title: heading of the page.
         description: a line above the page, and what lists of artifacts show.
         key: lower-case letters, digits and dashes; pages of one key are versions of one artifact.
+        cost: what the run cost, by `cost_text`.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
@@ -38,7 +44,7 @@ def create_summary(
         key=key,
         type="markdown",
         description=plain(description) or None,
-        data=markdown(rows, plain(title)),
+        data=markdown(rows, plain(title), cost),
         flow_run_id=context.flow_run.id,
     )
     try:

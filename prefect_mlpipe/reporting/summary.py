@@ -61,6 +61,17 @@ def saved_text(rows: Iterable[StepRow]) -> str:
     return f"saved {' and '.join(parts)}" if parts else ""
 
 
+def cost_text(cost: float | None, saved: float | None) -> str:
+    """As in 'cost 1.25, saved 0.40'; empty where no compute has a price."""
+    if cost is None and saved is None:
+        return ""
+    return f"cost {_amount(cost or 0.0)}, saved {_amount(saved or 0.0)}"
+
+
+def _amount(cost: float) -> str:
+    return f"{cost:,.2f}" if cost >= 0.995 else f"{cost:.2g}"
+
+
 def seconds_text(seconds: float) -> str:
     """As in '0.04 s', '3.2 s', '12 min 5 s', '3 h 20 min'."""
     if seconds < 0.1:
@@ -82,11 +93,11 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
-def markdown(rows: Sequence[StepRow], title: str) -> str:
+def markdown(rows: Sequence[StepRow], title: str, cost: str = "") -> str:
     """The rows as a page in Markdown, at most `MAX_ROWS` of them, the rest counted."""
     ordered = by_weight(rows)
     shown, more = ordered[:MAX_ROWS], ordered[MAX_ROWS:]
-    facts = ", ".join(filter(None, [counts_text(rows), saved_text(rows)]))
+    facts = ", ".join(filter(None, [counts_text(rows), saved_text(rows), cost]))
     lines = [f"## {escaped(title)}", "", escaped(facts) or "No steps.", ""]
     if shown:
         lines += [f"| {' | '.join(_COLUMNS)} |", "|---|---|---|--:|--:|--:|"]

@@ -231,11 +231,10 @@ class _Above:
         return getattr(self._stream, name)
 
 
-def summary_text(name: str, rows: Sequence[StepRow], seconds: float) -> str:
+def summary_text(name: str, rows: Sequence[StepRow], seconds: float, cost: str = "") -> str:
     """A few lines for the terminal: what ran and why, what was reused, what that saved."""
-    saved = saved_text(rows)
     head = f"{name}: {counts_text(rows) or 'no steps'} in {seconds_text(seconds)}"
-    lines = [f"{head}; {saved}" if saved else head]
+    lines = ["; ".join(filter(None, [head, saved_text(rows), cost]))]
     told = [row for row in by_weight(rows) if row.what != "reused"]
     shown = told[:LINES]
     width = max((len(row.step) for row in shown), default=0)

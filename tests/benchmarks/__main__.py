@@ -28,6 +28,8 @@ BENCHMARKS = {
     "s3_rerun": "s3",
     "flow_reused": "flows",
     "flow_executed": "flows",
+    "dask_submit": "compute",
+    "dask_executed": "compute",
 }
 
 
