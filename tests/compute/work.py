@@ -174,3 +174,57 @@ def wait(mark: str) -> str:
 @pipeline
 def waiting(mark: str) -> str:
     return wait(mark)
+
+
+@step
+def noted(log: str, number: int) -> int:
+    """Write down that it ran; other than `ran`, in a file that workers know of."""
+    with open(log, "a") as lines:
+        lines.write(f"{number}\n")
+    get_run_logger().info("item %d", number)
+    return 2 * number
+
+
+@pipeline
+def noting(log: str, count: int) -> list[int]:
+    return noted.map(log, range(count))
+
+
+@step
+def mortal(mark: str, number: int, deadly: int) -> int:
+    with open(f"{mark}.log", "a") as lines:
+        lines.write(f"{number}\n")
+    time.sleep(0.01)
+    if number == deadly and _first_time(f"{mark}.once"):
+        os._exit(3)
+    return number
+
+
+@pipeline
+def mortals(mark: str, count: int, deadly: int) -> list[int]:
+    return mortal.map(mark, range(count), deadly)
+
+
+@step
+def poisoned(number: int) -> int:
+    if number == 11:
+        os._exit(3)
+    return number
+
+
+@pipeline
+def poisoning(count: int) -> list[int]:
+    return poisoned.map(range(count), allowed_failures=1, drop_failed=True)
+
+
+@step
+def picky(number: int, array: np.ndarray) -> float:
+    if number == 7:
+        raise WrongNumber(number)
+    return float(array[number])
+
+
+@pipeline
+def picking(count: int) -> list[float]:
+    array = np.arange(100_000, dtype=np.float64)
+    return picky.map(range(count), array, allowed_failures=1, drop_failed=True)
