@@ -210,10 +210,10 @@ class Planner:
         run.manifest = manifest = self._decider.manifest(node, self._outputs)
         run.key = key = manifest.key()
         leader = self._leaders.setdefault(key, run) if node.step.cached else run
-        if leader is not run:
+        if leader is not run and not self._decider.outdated(node, manifest, leader.record):
             run.record = leader.record
             return "reuse", ()
-        decision, _ = self._decider.decide(node, manifest, key)
+        decision, run.key, _ = self._decider.decide(node, manifest, key)
         if isinstance(decision, Reuse):
             run.record = decision.record
             return "reuse", ()
@@ -237,7 +237,7 @@ class Planner:
             changes = self._decider.changes(node, assumed, before)
             sure = [change for change in changes if change.kind in _SHARED]
             return ("run", tuple(sure)) if sure else ("run?", _may_change(unknown))
-        decision, _ = self._decider.decide(node, assumed, assumed.key())
+        decision, *_ = self._decider.decide(node, assumed, assumed.key())
         if isinstance(decision, Reuse):
             return "run?", _may_change(unknown)
         return "run", decision.reasons

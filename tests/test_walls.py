@@ -59,6 +59,7 @@ ROOMS = (
     "digest",
     "files",
     "formats",
+    "held",
     "telling",
     "manifest",
     "decide",

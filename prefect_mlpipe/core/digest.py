@@ -53,7 +53,11 @@ def digest(value: object, *, buffers: Buffers | None = None) -> str:
 
 
 def digest_and_owners(
-    value: object, *, buffers: Buffers | None = None, storing: bool = False
+    value: object,
+    *,
+    buffers: Buffers | None = None,
+    storing: bool = False,
+    reach: list[Any] | None = None,
 ) -> tuple[str, frozenset[str]]:
     """Return the digest of a value and the distributions that own its types, in one walk.
 
@@ -61,10 +65,13 @@ def digest_and_owners(
         value: anything that has content.
         buffers: to share the hashes of large buffers with whoever stores their bytes.
         storing: whether the value is to be written: then a secret in it is refused.
+        reach: takes in what the value reaches, for `core.held`.
     """
     encoder = Encoder(buffers)
     encoder.storing = storing
     piece = encoder.whole(value)
+    if reach is not None:
+        reach += encoder.reach
     return blake3(piece).hexdigest(), _sorted(encoder.reach)[0]
 
 

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
+
+import orjson
+from blake3 import blake3
 
 from prefect_mlpipe.core.decide import Decision, Options, Reuse, changes_since, decide
 from prefect_mlpipe.core.files import use_stat_index
 from prefect_mlpipe.core.graph import Node
+from prefect_mlpipe.core.held import Made, changes, made_by
 from prefect_mlpipe.core.manifest import Manifest, Reason
-from prefect_mlpipe.core.record import Record
+from prefect_mlpipe.core.record import HeldCode, Record
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
 from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.selection import Selection
 
+_SORTED: Final = orjson.OPT_SORT_KEYS
 _FRESH_S: Final = 60.0  # how long what was asked for beforehand is believed
 
 
@@ -35,6 +40,20 @@ class BaselineLike(Protocol):
 
     def records(self) -> dict[str, Record]:
         """Return the records of the last run by key, if they can be had more cheaply together."""
+
+
+class Decided(NamedTuple):
+    """A decision on a node.
+
+    Attributes:
+        decision: whether it runs.
+        key: under which its record stands, or will.
+        record: what stands there now.
+    """
+
+    decision: Decision
+    key: str
+    record: Record | None
 
 
 class Decider:
@@ -65,22 +84,56 @@ class Decider:
 
     def decide(
         self, node: Node, manifest: Manifest, key: str, lost: Reason | None = None
-    ) -> tuple[Decision, Record | None]:
-        """Return the decision on a node, and the record that stands under its key."""
+    ) -> Decided:
+        """Return the decision on a node, its key, and the record that stands under that.
+
+        Where the output of that key has other code in it than would be made now, as a function with
+        another docstring, there is a second key: both outputs may stand, and be reused.
+        """
         step = node.step
         record = self._record(key, lost is None) if step.cached else None
+        outdated = self.outdated(node, manifest, record)
+        if outdated:
+            assert record is not None
+            key = self._second_key(node, manifest, record)
+            record = self._record(key, lost is None)
+            if record is not None:
+                outdated = self.outdated(node, manifest, record)
         options = Options(
             step.cached,
             self.selection.is_refreshed(node.name),
             step.options.cache_expiration,
             lost,
+            outdated,
         )
         decision = decide(
             record, options, self._clock(), lambda: self._changes(node, manifest, key)
         )
         if isinstance(decision, Reuse):
             self._uses(key)
-        return decision, record
+        return Decided(decision, key, record)
+
+    def outdated(self, node: Node, manifest: Manifest, record: Record | None) -> tuple[Reason, ...]:
+        """Return why the code in a recorded output is not as the step would make it now."""
+        if record is None or record.held is None:
+            return ()
+        reasons = [
+            Reason("code changed", name.replace(":", "."))
+            for name in self.keyer.names.changed(record.held)
+        ]
+        if record.held.made:
+            made = self._made(node, record.held)
+            reasons += (Reason("code changed", each) for each in changes(made, record.held.made))
+            reasons += manifest.given_otherwise(record.manifest.get("given", {}))
+        return tuple(reasons)
+
+    def _made(self, node: Node, held: HeldCode) -> Made:
+        return made_by(self.keyer.code(node.step, node.name).code, held.made)
+
+    def _second_key(self, node: Node, manifest: Manifest, record: Record) -> str:
+        assert record.held is not None
+        shows = [self._made(node, record.held), manifest.given, self.keyer.names.now(record.held)]
+        return blake3(orjson.dumps([manifest.key(), *shows], option=_SORTED)).hexdigest()
 
     def look_up(self, keys: Sequence[str]) -> None:
         """Ask for the records of several keys in one call, before they are decided on."""

@@ -25,8 +25,10 @@ from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.files import File, Folder, noting_files
 from prefect_mlpipe.core.graph import Output, outputs_in, replace_outputs
+from prefect_mlpipe.core.held import SHOWN, Names
 from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.nested import items_in, refilled
+from prefect_mlpipe.core.record import HeldCode
 from prefect_mlpipe.core.telling.describing import SECRET, describe, is_secret
 from prefect_mlpipe.engine.ignoring import refuse_unknown_names
 from prefect_mlpipe.errors import MissingFile, UnstableCode, UnstableInput
@@ -38,10 +40,17 @@ SECRETS = (Secret, SecretStr, SecretBytes)
 
 
 class Reference(NamedTuple):
-    """What is known of an output without loading it: its digest, and whose types are in it."""
+    """What is known of an output without loading it.
+
+    Attributes:
+        digest: of its value.
+        owners: distributions that own the types in it.
+        held: the user's code in it.
+    """
 
     digest: str
     owners: tuple[str, ...]
+    held: tuple[HeldCode, ...] = ()
 
     def __mlpipe_digest__(self) -> tuple[str, str]:
         """Count as the output's digest."""
@@ -59,6 +68,7 @@ class StepCode(NamedTuple):
     environment: dict[str, str]
     reads: dict[str, str]
     brought: dict[str, str]
+    given: dict[str, str]
     files: list[tuple[File | Folder, object]]
 
 
@@ -81,10 +91,14 @@ class Keyer:
 
     Args:
         run_id: part of the keys that no other run is to find.
+
+    Attributes:
+        names: what names in stored values mean.
     """
 
     def __init__(self, run_id: str = "") -> None:
         self._run_id = run_id
+        self.names = Names()
         self._codes: dict[Step[..., Any], StepCode] = {}
         self._reader = CodeReader()
         self._states: dict[File | Folder, object] = {}  # of files that count in code
@@ -117,6 +131,7 @@ class Keyer:
         shown: dict[str, str] = {}
         sources: dict[str, str] = {}
         brought: Mapping[str, str] = code.brought
+        given: Mapping[str, str] = code.given
         owned: tuple[str, ...] = ()
         ignore = step.options.ignore
         for name, value in arguments.items():
@@ -128,6 +143,10 @@ class Keyer:
                 inputs[name] = known.digest
                 sources[name] = _source(value)
                 owned += known.owners
+                if known.held:
+                    shows, every = self._shows(code.code, None, known.held)
+                    inputs[name] = _with(inputs[name], shows)
+                    given = {**given, f"input {name}": every}
             elif kind in _SCALARS:
                 inputs[name] = digest(value)
                 text = repr(value)
@@ -139,13 +158,14 @@ class Keyer:
                 if isinstance(value, SECRETS):
                     shown[name] = "***"
                     continue
-                inputs[name], owners, own = self._literal(step, node, name, value, reference)
+                inputs[name], owners, own, held = self._literal(step, node, name, value, reference)
                 owned += owners
                 if own is not None:
                     brought = {**brought, f"input {name}": self._noted(own)}
-                    shows = shown_by(own, code.code.asks)
-                    if shows:
-                        inputs[name] = blake3(inputs[name].encode() + shows).hexdigest()
+                if own is not None or held:
+                    shows, every = self._shows(code.code, own, held)
+                    inputs[name] = _with(inputs[name], shows)
+                    given = {**given, f"input {name}": every}
                 nested = outputs_in(value)
                 if nested:
                     sources[name] = source_of(nested)
@@ -163,7 +183,26 @@ class Keyer:
             shown,
             sources,
             brought=brought,
+            given=given,
         )
+
+    def _shows(self, code: Code, own: Code | None, held: tuple[HeldCode, ...]) -> tuple[bytes, str]:
+        """Return what shows of the user's code in an input.
+
+        Args:
+            code: of the step that gets it.
+            own: code that the input brings along itself.
+            held: code in the outputs in it.
+
+        Returns:
+            What counts, since the step asks for it; and a digest of all.
+        """
+
+        def shown(asks: frozenset[str]) -> bytes:
+            found = b"" if own is None else shown_by(own, asks)
+            return found + b"".join(self.names.shown(each, asks) for each in held)
+
+        return shown(code.asks), blake3(shown(SHOWN)).hexdigest()
 
     def code(self, step: Step[..., Any], node: str) -> StepCode:
         """Return what the step's code reaches, read once per run."""
@@ -244,7 +283,8 @@ class Keyer:
             ) from error
         except Undigestible as error:
             if not step.cached:
-                return StepCode(step.qualified_name, Code("", {}, {}), self._python, {}, {}, files)
+                nothing = Code("", {}, {})
+                return StepCode(step.qualified_name, nothing, self._python, {}, {}, {}, files)
             raise UnstableCode(
                 f"Step '{node}' cannot be cached: its code reaches something without content.",
                 {"the way there": error.path, "type": error.type, "because": error.why},
@@ -256,12 +296,14 @@ class Keyer:
         environment = {**self._python, **code.environment}
         reads: dict[str, str] = {}
         brought: dict[str, str] = {}
+        given: dict[str, str] = {}
         for label, (content, reached, own) in zip(_labels(declared), found, strict=True):
             environment.update(reached)
             reads[label] = content
             if own is not None:
                 brought[f"read {label}"] = self._noted(own)
-        return StepCode(step.qualified_name, code, environment, reads, brought, files)
+                given[f"read {label}"] = self._shows(code, own, ())[1]
+        return StepCode(step.qualified_name, code, environment, reads, brought, given, files)
 
     def _files(
         self, step: Step[..., Any], states: dict[File | Folder, object]
@@ -294,8 +336,11 @@ class Keyer:
         name: str,
         value: Any,
         reference: Callable[[Output], Reference],
-    ) -> tuple[str, tuple[str, ...], Code | None]:
-        """Return the digest of an argument, who owns the types in it, and the code in it."""
+    ) -> tuple[str, tuple[str, ...], Code | None, tuple[HeldCode, ...]]:
+        """Return the digest of an argument, who owns the types in it, and the code in it.
+
+        That of its own and that of the outputs in it.
+        """
         outputs: list[Reference] = []
 
         def note(output: Output) -> Reference:
@@ -312,7 +357,7 @@ class Keyer:
             ) from error
         except Undigestible as error:
             if not step.cached:
-                return "", (), None
+                return "", (), None, ()
             raise UnstableInput(
                 f"Step '{node}' cannot be cached: one input has no content we can digest.",
                 {
@@ -325,13 +370,17 @@ class Keyer:
                 "or turn caching off for this step with @step(cache=False).",
             ) from error
         owned = (*sorted(owners), *(owner for one in outputs for owner in one.owners))
-        return found, owned, code
+        return found, owned, code, tuple(held for one in outputs for held in one.held)
 
     def _owned(self, names: tuple[str, ...]) -> dict[str, str]:
         found = self._versions.get(names)
         if found is None:
             found = self._versions[names] = versions(names)
         return found
+
+
+def _with(digest: str, shows: bytes) -> str:
+    return blake3(digest.encode() + shows).hexdigest() if shows else digest
 
 
 def _adopted(value: object) -> object:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any, Final
 
 from blake3 import blake3
@@ -98,8 +99,13 @@ def _cached(encoder: Encoder, value: Any) -> Piece:
         return encoder.encode(inner)
     settings = value.cache_parameters()
     how = packed("lru_cache", scalar((settings["typed"], settings["maxsize"] == 0)))
-    encoder.reach.append(Part(label_of_function(inner), blake3(how).digest(), inner))
-    return encoder.branch(value, lambda _, each: record("cached", how, encoder.encode(inner)))
+    part = Part(label_of_function(inner), blake3(how).digest(), inner)
+
+    def parts(encoder: Encoder, _: object) -> Sequence[Piece]:
+        encoder.reach.append(part)
+        return record("cached", how, encoder.encode(inner))
+
+    return encoder.branch(value, parts)
 
 
 def _through(name: str) -> Any:

@@ -58,7 +58,8 @@ _EVALUATES: Final = {
 # By these, code sees of other code what is not in its bytecode.
 ASKS: Final = {
     **dict.fromkeys(("__doc__", "getdoc"), "docstring"),
-    **dict.fromkeys(("__name__", "__qualname__", "co_name", "co_qualname"), "name"),
+    **dict.fromkeys(("__name__", "co_name"), "name"),
+    **dict.fromkeys(("__qualname__", "co_qualname"), "qualified name"),
     **dict.fromkeys(
         (
             *("__annotations__", "get_annotations", "get_type_hints", "signature"),
