@@ -250,7 +250,11 @@ class Planner:
         # What owns the types of an unknown input is not known either: as it was.
         environment = {**before.environment, **manifest.environment}
         sources = {**manifest.sources, **unknown}
-        return manifest._replace(inputs=inputs, environment=environment, sources=sources)
+        places = {f"input {name}" for name in varying}
+        given = {place: shown for place, shown in before.given.items() if place in places}
+        return manifest._replace(
+            inputs=inputs, environment=environment, sources=sources, given=given
+        )
 
     def _decide_items(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
         run.items = expand(run, self._outputs)

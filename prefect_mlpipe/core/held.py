@@ -22,7 +22,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from prefect_mlpipe.core.code import Code, shown_by
-from prefect_mlpipe.core.digest import known_of
+from prefect_mlpipe.core.digest import asks_in, known_of
 from prefect_mlpipe.core.encoding.classes import label_of_class
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.encoding.parts import Part
@@ -34,8 +34,8 @@ from prefect_mlpipe.core.reading.shapes import ASKS, shape_of
 from prefect_mlpipe.core.reading.showing import docstrings_in, names_of, nested, shown_of
 from prefect_mlpipe.core.record import HeldCode
 
-# Sources are left out: a comment does not count.
-SHOWN: Final = frozenset(ASKS.values()) - {"source"}
+# What a reader may see without asking for more than a docstring or a signature.
+SHOWN: Final = frozenset({"annotations", "docstring", "name", "qualified name"})
 
 _EVERYTHING: Final = ""
 _SHORT: Final = 16  # hex digits: compared with one other digest alone
@@ -62,16 +62,23 @@ def held_code(reach: list[Any], code: Callable[[], Code] | None) -> HeldCode | N
             names[name] = identity(value)
         else:
             made.setdefault(_label(value), []).append(value)
-    if not names and not made:
+    asks = asks_in(reach)
+    if not names and not made and not asks:
         return None
     every = [value for values in made.values() for value in values]
     shows = {kind: _short(shown_of(each, kind) for each in every) for kind in sorted(_ALL)}
-    labels = [*made, _EVERYTHING] if any(map(_is_dressed, every)) else [*made]
     return HeldCode(
         dict(sorted(names.items())),
-        made_by(code(), labels) if code is not None and labels else {},
+        {} if code is None else _made_of(every, [*made], code()),
         shows if made else {},
+        sorted(asks),
     )
+
+
+def _made_of(values: list[object], labels: list[str], code: Code) -> Made:
+    """Return what shows of code that was made, in that of the step: all, where it was copied."""
+    copied = "wrapping" in code.asks or any(map(_is_dressed, values))
+    return made_by(code, [*labels, _EVERYTHING] if copied else labels)
 
 
 def _held_in(reach: list[Any]) -> Iterator[Any]:

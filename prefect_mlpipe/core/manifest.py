@@ -108,8 +108,8 @@ class Manifest(NamedTuple):
             once a step is to run.
         brought: like `described`, place → digest of the user's code that the value brings along:
             functions in it, and the classes of objects; a label, its content counts in `inputs`.
-        given: place → digest of what shows of the user's code in it, as docstrings; a label: it
-            counts for outputs that hold code.
+        given: place → digest of what shows of the user's code in it, as docstrings; a label, there
+            once a step is to run: it counts for outputs that hold code.
     """
 
     function: str

@@ -9,7 +9,7 @@ what that costs.
 from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 Json = Any
@@ -70,11 +70,13 @@ class HeldCode(NamedTuple):
         made: label of code that it has by itself → kind, as `docstring` → digest of what shows of
             it in the code of the step; under "" of all that the step reaches.
         shows: kind → digest of what shows of the code that it has by itself.
+        asks: what it asks of other code, once it is called: kinds.
     """
 
     names: Mapping[str, str]
     made: Mapping[str, Mapping[str, str]]
     shows: Mapping[str, str]
+    asks: Sequence[str] = ()
 
 
 class Record(NamedTuple):

@@ -124,15 +124,21 @@ class Decider:
         if record.held.made:
             made = self._made(node, record.held)
             reasons += (Reason("code changed", each) for each in changes(made, record.held.made))
-            reasons += manifest.given_otherwise(record.manifest.get("given", {}))
+            given = self._given(node, manifest)
+            reasons += given.given_otherwise(record.manifest.get("given", {}))
         return tuple(reasons)
 
     def _made(self, node: Node, held: HeldCode) -> Made:
         return made_by(self.keyer.code(node.step, node.name).code, held.made)
 
+    def _given(self, node: Node, manifest: Manifest) -> Manifest:
+        given = {**self.keyer.given(node.step, node.name), **manifest.given}
+        return manifest._replace(given=given) if given else manifest
+
     def _second_key(self, node: Node, manifest: Manifest, record: Record) -> str:
         assert record.held is not None
-        shows = [self._made(node, record.held), manifest.given, self.keyer.names.now(record.held)]
+        given = self._given(node, manifest).given
+        shows = [self._made(node, record.held), dict(given), self.keyer.names.now(record.held)]
         return blake3(orjson.dumps([manifest.key(), *shows], option=_SORTED)).hexdigest()
 
     def look_up(self, keys: Sequence[str]) -> None:
@@ -205,4 +211,4 @@ class Decider:
                 earlier = before.brought.get(place) if place else before.code
             document = kept(read, earlier, self._store.codes.read)
             self._store.codes.write(each, document.to_json())
-        return self._described(node, manifest)
+        return self._described(node, self._given(node, manifest))

@@ -28,6 +28,7 @@ from prefect_mlpipe.core.graph import Output, outputs_in, replace_outputs
 from prefect_mlpipe.core.held import SHOWN, Names
 from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.nested import items_in, refilled
+from prefect_mlpipe.core.reading.shapes import asked_by_text
 from prefect_mlpipe.core.record import HeldCode
 from prefect_mlpipe.core.telling.describing import SECRET, describe, is_secret
 from prefect_mlpipe.engine.ignoring import refuse_unknown_names
@@ -72,6 +73,26 @@ class StepCode(NamedTuple):
     files: list[tuple[File | Folder, object]]
 
 
+class _Bringing(NamedTuple):
+    """The user's code that an argument brings along.
+
+    Attributes:
+        own: that of the argument itself.
+        held: that in the outputs in it.
+        asks: what it asks of other code, once it is called.
+    """
+
+    own: Code | None
+    held: tuple[HeldCode, ...] = ()
+    asks: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls, own: Code | None, held: tuple[HeldCode, ...], asks: frozenset[str] = frozenset()
+    ) -> _Bringing:
+        return cls(own, held, asks.union(*(each.asks for each in held)))
+
+
 class EnvVar:
     """An environment variable that a step reads: `@step(reads=[EnvVar("LANG")])`."""
 
@@ -105,6 +126,7 @@ class Keyer:
         self._python = python_environment()
         self._versions: dict[tuple[str, ...], dict[str, str]] = {}
         self._known: dict[str, Code] = {}
+        self._bringing: dict[str, dict[str, _Bringing]] = {}  # by node
 
     def manifest(
         self,
@@ -131,7 +153,7 @@ class Keyer:
         shown: dict[str, str] = {}
         sources: dict[str, str] = {}
         brought: Mapping[str, str] = code.brought
-        given: Mapping[str, str] = code.given
+        bringing: dict[str, _Bringing] = {}
         owned: tuple[str, ...] = ()
         ignore = step.options.ignore
         for name, value in arguments.items():
@@ -144,11 +166,11 @@ class Keyer:
                 sources[name] = _source(value)
                 owned += known.owners
                 if known.held:
-                    shows, every = self._shows(code.code, None, known.held)
-                    inputs[name] = _with(inputs[name], shows)
-                    given = {**given, f"input {name}": every}
+                    bringing[name] = _Bringing.of(None, known.held)
             elif kind in _SCALARS:
                 inputs[name] = digest(value)
+                if asks := asked_by_text(value):
+                    bringing[name] = _Bringing(None, (), asks)
                 text = repr(value)
                 if kind is str and is_secret(value, name):
                     shown[name] = SECRET
@@ -158,17 +180,18 @@ class Keyer:
                 if isinstance(value, SECRETS):
                     shown[name] = "***"
                     continue
-                inputs[name], owners, own, held = self._literal(step, node, name, value, reference)
+                inputs[name], owners, brings = self._literal(step, node, name, value, reference)
                 owned += owners
-                if own is not None:
-                    brought = {**brought, f"input {name}": self._noted(own)}
-                if own is not None or held:
-                    shows, every = self._shows(code.code, own, held)
-                    inputs[name] = _with(inputs[name], shows)
-                    given = {**given, f"input {name}": every}
+                if brings.own is not None:
+                    brought = {**brought, f"input {name}": self._noted(brings.own)}
+                if any(brings):
+                    bringing[name] = brings
                 nested = outputs_in(value)
                 if nested:
                     sources[name] = source_of(nested)
+        if bringing:
+            self._bringing[node] = bringing
+            self._count_what_shows(code.code, inputs, bringing)
         environment = code.environment
         if owned:
             environment = {**environment, **self._owned(owned)}
@@ -183,26 +206,41 @@ class Keyer:
             shown,
             sources,
             brought=brought,
-            given=given,
         )
 
-    def _shows(self, code: Code, own: Code | None, held: tuple[HeldCode, ...]) -> tuple[bytes, str]:
-        """Return what shows of the user's code in an input.
+    def _count_what_shows(
+        self, code: Code, inputs: dict[str, str], bringing: Mapping[str, _Bringing]
+    ) -> None:
+        """Let count what shows of code in inputs, since the step or another input asks for it.
 
         Args:
-            code: of the step that gets it.
-            own: code that the input brings along itself.
-            held: code in the outputs in it.
-
-        Returns:
-            What counts, since the step asks for it; and a digest of all.
+            code: of the step.
+            inputs: parameter → digest; changed where more of an input shows.
+            bringing: parameter → the code that it brings.
         """
+        asks = code.asks.union(*(each.asks for each in bringing.values()))
+        for name, each in bringing.items():
+            shows = self._shows(each, asks)
+            if each.asks - code.asks:  # of the step's own code, too
+                shows += shown_by(code, each.asks - code.asks)
+            if shows:
+                inputs[name] = blake3(inputs[name].encode() + shows).hexdigest()
 
-        def shown(asks: frozenset[str]) -> bytes:
-            found = b"" if own is None else shown_by(own, asks)
-            return found + b"".join(self.names.shown(each, asks) for each in held)
+    def given(self, step: Step[..., Any], node: str) -> dict[str, str]:
+        """Return what shows of code that a call was given: place → digest.
 
-        return shown(code.asks), blake3(shown(SHOWN)).hexdigest()
+        Args:
+            step: what is called.
+            node: of which the manifest was made.
+        """
+        found = {**self.code(step, node).given}
+        for name, each in self._bringing.get(node, {}).items():
+            found[f"input {name}"] = blake3(self._shows(each, SHOWN)).hexdigest()
+        return found
+
+    def _shows(self, brings: _Bringing, asks: frozenset[str]) -> bytes:
+        found = b"" if brings.own is None else shown_by(brings.own, asks)
+        return found + b"".join(self.names.shown(each, asks) for each in brings.held)
 
     def code(self, step: Step[..., Any], node: str) -> StepCode:
         """Return what the step's code reaches, read once per run."""
@@ -302,7 +340,8 @@ class Keyer:
             reads[label] = content
             if own is not None:
                 brought[f"read {label}"] = self._noted(own)
-                given[f"read {label}"] = self._shows(code, own, ())[1]
+                shows = self._shows(_Bringing(own), SHOWN)
+                given[f"read {label}"] = blake3(shows).hexdigest()
         return StepCode(step.qualified_name, code, environment, reads, brought, given, files)
 
     def _files(
@@ -326,7 +365,7 @@ class Keyer:
         if callable(function) and not isinstance(function, type):
             code = self._reader.read(function)
             return code.digest, code.environment, code
-        content, owners, own = known_of(with_files(item))
+        content, owners, own, _ = known_of(with_files(item))
         return content, self._owned(tuple(sorted(owners))), own
 
     def _literal(
@@ -336,11 +375,8 @@ class Keyer:
         name: str,
         value: Any,
         reference: Callable[[Output], Reference],
-    ) -> tuple[str, tuple[str, ...], Code | None, tuple[HeldCode, ...]]:
-        """Return the digest of an argument, who owns the types in it, and the code in it.
-
-        That of its own and that of the outputs in it.
-        """
+    ) -> tuple[str, tuple[str, ...], _Bringing]:
+        """Return the digest of an argument, who owns the types in it, and the code in it."""
         outputs: list[Reference] = []
 
         def note(output: Output) -> Reference:
@@ -348,7 +384,7 @@ class Keyer:
             return outputs[-1]
 
         try:
-            found, owners, code = known_of(with_files(replace_outputs(value, note)))
+            found, owners, code, asks = known_of(with_files(replace_outputs(value, note)))
         except MissingFile as error:
             raise MissingFile(
                 f"Step '{node}' was given a path that does not exist.",
@@ -357,7 +393,7 @@ class Keyer:
             ) from error
         except Undigestible as error:
             if not step.cached:
-                return "", (), None, ()
+                return "", (), _Bringing(None)
             raise UnstableInput(
                 f"Step '{node}' cannot be cached: one input has no content we can digest.",
                 {
@@ -370,17 +406,14 @@ class Keyer:
                 "or turn caching off for this step with @step(cache=False).",
             ) from error
         owned = (*sorted(owners), *(owner for one in outputs for owner in one.owners))
-        return found, owned, code, tuple(held for one in outputs for held in one.held)
+        held = tuple(each for one in outputs for each in one.held)
+        return found, owned, _Bringing.of(code, held, asks)
 
     def _owned(self, names: tuple[str, ...]) -> dict[str, str]:
         found = self._versions.get(names)
         if found is None:
             found = self._versions[names] = versions(names)
         return found
-
-
-def _with(digest: str, shows: bytes) -> str:
-    return blake3(digest.encode() + shows).hexdigest() if shows else digest
 
 
 def _adopted(value: object) -> object:

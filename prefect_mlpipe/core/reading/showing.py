@@ -90,8 +90,20 @@ def _names_of(shared: Mapping[int, list[str]], label: str, value: object) -> Ite
 
 
 def _docstring(value: Any) -> bytes:
-    own = vars(value).get("__doc__") if isinstance(value, type) else value.__doc__
+    if isinstance(value, type):
+        return _docstring_of_class(value)
+    own = value.__doc__
     return (text(own) if isinstance(own, str) else b"") + docstrings_in(_nested_in(value))
+
+
+def _docstring_of_class(cls: Any) -> bytes:
+    own = vars(cls).get("__doc__")
+    properties = [each.__doc__ for each in vars(cls).values() if isinstance(each, property)]
+    found = b"".join(text(each) for each in (own, *properties) if isinstance(each, str))
+    fields = vars(cls).get("__pydantic_fields__")
+    if fields:
+        found += alone([[getattr(each, name, None) for name in _SAID] for each in fields.values()])
+    return found
 
 
 def _name(value: Any) -> bytes:
@@ -151,10 +163,29 @@ def shown_of(value: object, kind: str) -> bytes:
     return _SHOWN[kind](value) if isinstance(value, (FunctionType, type)) else b""
 
 
+def _bytecode(value: Any) -> bytes:
+    if isinstance(value, type):
+        return b""
+    code = value.__code__
+    names = (code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars)
+    constants = [each for each in code.co_consts if not isinstance(each, CodeType)]
+    return alone([code.co_code, names, constants])
+
+
+# What pydantic tells of a field, for people.
+_SAID: Final = ("title", "description", "examples", "json_schema_extra", "deprecated", "repr")
+
+
+def _nothing(_: Any) -> bytes:
+    return b""
+
+
 _SHOWN: Final = {
     "annotations": _annotations,
+    "bytecode": _bytecode,
     "docstring": _docstring,
     "name": _name,
     "qualified name": _qualified_name,
     "source": _source,
+    "wrapping": _nothing,  # what is copied shows where it is asked for, or in an output
 }
