@@ -219,10 +219,10 @@ class Planner:
         assert manifest is not None
         assert key is not None
         leader = self._leaders.setdefault(key, run) if node.step.cached else run
-        if leader is not run:
+        if leader is not run and not self._decider.outdated(node, manifest, leader.record):
             run.record = leader.record
             return "reuse", ()
-        decision, _ = self._decider.decide(node, manifest, key)
+        decision, run.key, _ = self._decider.decide(node, manifest, key)
         if isinstance(decision, Reuse):
             run.record = decision.record
             return "reuse", ()
@@ -246,7 +246,7 @@ class Planner:
             changes = self._decider.changes(node, assumed, before)
             sure = [change for change in changes if change.kind in _SHARED]
             return ("run", tuple(sure)) if sure else ("run?", _may_change(unknown))
-        decision, _ = self._decider.decide(node, assumed, assumed.key())
+        decision, *_ = self._decider.decide(node, assumed, assumed.key())
         if isinstance(decision, Reuse):
             return "run?", _may_change(unknown)
         return "run", decision.reasons
@@ -259,7 +259,11 @@ class Planner:
         # What owns the types of an unknown input is not known either: as it was.
         environment = {**before.environment, **manifest.environment}
         sources = {**manifest.sources, **unknown}
-        return manifest._replace(inputs=inputs, environment=environment, sources=sources)
+        places = {f"input {name}" for name in varying}
+        given = {place: shown for place, shown in before.given.items() if place in places}
+        return manifest._replace(
+            inputs=inputs, environment=environment, sources=sources, given=given
+        )
 
     def _decide_items(self, run: StepRun) -> tuple[str, tuple[Reason, ...]]:
         run.items = expand(run, self._outputs)

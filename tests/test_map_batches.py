@@ -15,6 +15,7 @@ import pytest
 from prefect_mlpipe import log_metrics, pipeline, step
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.storing import records
 from prefect_mlpipe.engine import batching
 from prefect_mlpipe.errors import StoreUnavailable
 from tests.project import Project, ran
@@ -195,13 +196,14 @@ def test_a_store_that_is_full_costs_the_items_and_says_so(
     def full(*_: Any) -> None:
         raise StoreUnavailable("the store is full.", {"store": project.store.url}, "Free some.")
 
+    monkeypatch.setattr(records, "WORTH", 0)
     monkeypatch.setattr(project.store.packs, "write", full)
     with pytest.raises((StoreUnavailable, ExceptionGroup), match=r"ran|failed"):
         project.own(doubled).local(200)
     monkeypatch.undo()
     project.ran()
     assert project.own(doubled).local(200)[-1] == 398
-    assert len(project.ran()) >= 190
+    assert len(project.ran()) == 200
 
 
 def test_reused_items_cost_few_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +230,8 @@ def test_reused_items_cost_few_requests(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("read", "read_many", "exists", "list", "replace", "create"):
         counting(name)
     few, many = run(300), run(3000)
-    assert many <= few + 3
+    # Packs of about one size are put together: there are a few more of ten times the records.
+    assert many <= few + 16
     assert few < 40
 
 

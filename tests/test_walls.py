@@ -62,6 +62,7 @@ ROOMS = (
     "digest",
     "files",
     "formats",
+    "held",
     "telling",
     "manifest",
     "decide",

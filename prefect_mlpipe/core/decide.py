@@ -25,12 +25,15 @@ class Options(NamedTuple):
         refresh: whether the user asked for it to run.
         expiration: how old a record may be, `None` for no limit.
         lost: why a stored value that is needed cannot be had, if so.
+        outdated: why an output of the same key has code in it that is not as it would be made now,
+            if that is all there is.
     """
 
     cache: bool = True
     refresh: bool = False
     expiration: timedelta | None = None
     lost: Reason | None = None
+    outdated: tuple[Reason, ...] = ()
 
 
 class Reuse(NamedTuple):
@@ -70,6 +73,8 @@ def decide(
         return Run((Reason("refresh asked"),))
     if options.lost is not None:  # whether its record is gone too or not
         return Run((options.lost,))
+    if options.outdated:
+        return Run(options.outdated)
     if record is None:
         return Run(tuple(changes()) or (Reason("value missing", "its record"),))
     if options.expiration is not None:

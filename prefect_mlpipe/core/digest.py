@@ -17,7 +17,7 @@ from blake3 import blake3
 from prefect_mlpipe.core.code import Code, code_of_parts
 from prefect_mlpipe.core.encoding import classes, objects
 from prefect_mlpipe.core.encoding.encode import Encoder
-from prefect_mlpipe.core.encoding.parts import Part, Parts, entries
+from prefect_mlpipe.core.encoding.parts import Asks, Part, Parts, entries
 from prefect_mlpipe.core.encoding.pieces import Buffers, scalar
 from prefect_mlpipe.core.reading import callables
 
@@ -53,7 +53,11 @@ def digest(value: object, *, buffers: Buffers | None = None) -> str:
 
 
 def digest_and_owners(
-    value: object, *, buffers: Buffers | None = None, storing: bool = False
+    value: object,
+    *,
+    buffers: Buffers | None = None,
+    storing: bool = False,
+    reach: list[Any] | None = None,
 ) -> tuple[str, frozenset[str]]:
     """Return the digest of a value and the distributions that own its types, in one walk.
 
@@ -61,10 +65,13 @@ def digest_and_owners(
         value: anything that has content.
         buffers: to share the hashes of large buffers with whoever stores their bytes.
         storing: whether the value is to be written: then a secret in it is refused.
+        reach: takes in what the value reaches, for `core.held`.
     """
     encoder = Encoder(buffers)
     encoder.storing = storing
     piece = encoder.whole(value)
+    if reach is not None:
+        reach += encoder.reach
     return blake3(piece).hexdigest(), _sorted(encoder.reach)[0]
 
 
@@ -75,11 +82,13 @@ class Known(NamedTuple):
         digest: of the value.
         owners: installed distributions that own the types in it.
         code: the user's code that it brings along, `None` if there is none.
+        asks: what that asks of code besides what it does, as its docstring.
     """
 
     digest: str
     owners: frozenset[str]
     code: Code | None
+    asks: frozenset[str] = frozenset()
 
 
 def known_of(value: object) -> Known:
@@ -89,7 +98,12 @@ def known_of(value: object) -> Known:
     if not encoder.reach:  # as with plain data
         return Known(digest, frozenset(), None)
     owned, parts = _sorted(encoder.reach)
-    return Known(digest, owned, code_of_parts(parts))
+    return Known(digest, owned, code_of_parts(parts), asks_in(encoder.reach))
+
+
+def asks_in(reach: list[Any]) -> frozenset[str]:
+    """Return what the code that was reached asks of other code: values of `shapes.ASKS`."""
+    return frozenset().union(*(each.kinds for each in entries(reach) if type(each) is Asks))
 
 
 def owners(value: object) -> frozenset[str]:

@@ -108,6 +108,8 @@ class Manifest(NamedTuple):
             once a step is to run.
         brought: like `described`, place → digest of the user's code that the value brings along:
             functions in it, and the classes of objects; a label, its content counts in `inputs`.
+        given: place → digest of what shows of the user's code in it, as docstrings; a label, there
+            once a step is to run: it counts for outputs that hold code.
     """
 
     function: str
@@ -120,6 +122,7 @@ class Manifest(NamedTuple):
     sources: Mapping[str, str]
     described: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     brought: Mapping[str, str] = MappingProxyType({})
+    given: Mapping[str, str] = MappingProxyType({})
 
     def walk(self) -> Iterator[tuple[str, str, str]]:
         """Yield `(kind, name, content)` of all that counts, in one fixed order."""
@@ -215,6 +218,23 @@ class Manifest(NamedTuple):
         codes = self.brought.get(place, ""), before.brought.get(place, "")
         return _both(pieces, *codes) if any(codes) else None
 
+    def given_otherwise(self, before: Mapping[str, str]) -> list[Reason]:
+        """Return the reasons to run for a step whose output shows what code in its inputs shows.
+
+        Args:
+            before: what was `given` when the output was stored.
+        """
+        places = self.given.keys() | before.keys()
+        changed = (at for at in sorted(places) if self.given.get(at) != before.get(at))
+        return [self._given_otherwise(*place.split(" ", 1)) for place in changed]
+
+    def _given_otherwise(self, kind: str, name: str) -> Reason:
+        if kind == "read":
+            return Reason("reads changed", name, "", "docstring, name or annotations")
+        if name in self.sources:
+            return Reason("input changed", name, "", self.sources[name])
+        return Reason("parameter changed", name, "", "docstring, name or annotations")
+
     def facts(self, name: str) -> Facts:
         """Return what is known of a parameter's value that is no output of a step."""
         if name in self.shown:
@@ -224,7 +244,7 @@ class Manifest(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON."""
         document = self._asdict()
-        for name in ("described", "brought"):  # most have none
+        for name in ("described", "brought", "given"):  # most have none
             if not document[name]:
                 del document[name]
         return document

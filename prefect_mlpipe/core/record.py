@@ -9,7 +9,7 @@ what that costs.
 from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 Json = Any
@@ -59,11 +59,32 @@ class StoredValue(NamedTuple):
         )
 
 
+class HeldCode(NamedTuple):
+    """The user's code that an output holds: functions, classes, and the classes of objects.
+
+    A stored value has code by name, as `helpers:clean`, or by itself, as a function that was made
+    inside another.
+
+    Attributes:
+        names: name of code that it has by name → digest of what that was.
+        made: label of code that it has by itself → kind, as `docstring` → digest of what shows of
+            it in the code of the step; under "" of all that the step reaches.
+        shows: kind → digest of what shows of the code that it has by itself.
+        asks: what it asks of other code, once it is called: kinds.
+    """
+
+    names: Mapping[str, str]
+    made: Mapping[str, Mapping[str, str]]
+    shows: Mapping[str, str]
+    asks: Sequence[str] = ()
+
+
 class Record(NamedTuple):
     """What one executed step left behind.
 
     Attributes:
-        key: digest of the manifest.
+        key: digest of the manifest; of two whose outputs have code with different docstrings or
+            names in them, one has a second key.
         manifest: the manifest as JSON (`core.manifest.Manifest.to_json`).
         digest: digest of the whole returned value.
         fields: one stored value for each declared field, or `{"": value}` for an undivided one.
@@ -71,6 +92,7 @@ class Record(NamedTuple):
         duration_s: how long the function itself ran.
         metrics: what `log_metrics` gave.
         provenance: run id, run name, pipeline, node, host, compute.
+        held: the user's code in the output, `None` if there is none.
     """
 
     key: str
@@ -81,6 +103,7 @@ class Record(NamedTuple):
     duration_s: float
     metrics: Mapping[str, Json]
     provenance: Mapping[str, Json]
+    held: HeldCode | None = None
 
     @property
     def size(self) -> int:
@@ -92,6 +115,9 @@ class Record(NamedTuple):
         document = self._asdict()
         document["fields"] = {name: value.to_json() for name, value in self.fields.items()}
         document["manifest"] = dict(self.manifest)
+        del document["held"]
+        if self.held is not None:
+            document["held"] = [*self.held]
         return document
 
     @classmethod
@@ -107,4 +133,5 @@ class Record(NamedTuple):
             document["duration_s"],
             document["metrics"],
             document["provenance"],
+            HeldCode(*document["held"]) if "held" in document else None,
         )

@@ -177,20 +177,26 @@ class Store:
     # --- values -------------------------------------------------------------------------------
 
     def put(
-        self, value: object, *, buffers: Buffers | None = None, inline: bool = True
+        self,
+        value: object,
+        *,
+        buffers: Buffers | None = None,
+        inline: bool = True,
+        reach: list[Any] | None = None,
     ) -> StoredValue:
         """Store a value and give the reference to it. Stored twice, it is written once.
 
         Args:
             buffers: hashes of large buffers, if their value was digested before.
             inline: whether a small value may stand in its reference instead of the store.
+            reach: takes in what the value reaches, for `core.held`.
 
         Raises:
             Unstorable: it cannot be read back as what it is; says where and why.
             StoreUnavailable: the store cannot be written.
         """
         self._place.writing()
-        return self._values.put(value, buffers, inline)
+        return self._values.put(value, buffers, inline, reach)
 
     def get(self, value: StoredValue) -> Any:
         """Load a value. Each call gives an own one: changing it changes nothing for anyone else.

@@ -15,18 +15,21 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
+from functools import partial
 from pathlib import PurePath
 from typing import Any, NamedTuple, TypeAlias
 
 from prefect_mlpipe import active
 from prefect_mlpipe.core.annotations import Fields
+from prefect_mlpipe.core.code import CodeReader
 from prefect_mlpipe.core.digest import Buffers, digest
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.files import File, Folder, fingerprint_state
 from prefect_mlpipe.core.formats.base import Unstorable
+from prefect_mlpipe.core.held import held_code
 from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.nested import items_in, refilled
-from prefect_mlpipe.core.record import Record, StoredValue
+from prefect_mlpipe.core.record import HeldCode, Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.core.storing.own_copies import own_copy
 from prefect_mlpipe.current import Current, enter
@@ -217,7 +220,8 @@ def _record(call: StepCall, value: Any, created: float, duration: float, keep: K
     buffers = Buffers()
     fields = call.step.fields
     parts = {"": value} if fields is None else fields.split(value, call.current.step)
-    stored = {name: _put(call, name, part, buffers) for name, part in parts.items()}
+    reach: list[Any] = []
+    stored = {name: _put(call, name, part, buffers, reach) for name, part in parts.items()}
     # Of the whole as its readers get it: a subclass of what is declared arrives as the declared.
     whole = stored[""].digest if fields is None else digest(fields.join(parts), buffers=buffers)
     here = call.current
@@ -238,15 +242,24 @@ def _record(call: StepCall, value: Any, created: float, duration: float, keep: K
             "host": _HOST,
             "pid": os.getpid(),
         },
+        _held(call, reach),
     )
     if not call.recorded:  # given up while it ran: what it made is dropped
         return Done(record, True)
     return keep(call, record)
 
 
-def _put(call: StepCall, name: str, value: Any, buffers: Buffers) -> StoredValue:
+def _held(call: StepCall, reach: list[Any]) -> HeldCode | None:
+    """Return the user's code in what a step returned, and what shows of it in the step's own."""
+    if not reach:  # as of plain data
+        return None
+    read = partial(CodeReader().read, call.step, ignore=call.step.options.ignore)
+    return held_code(reach, read if call.step.cached else None)
+
+
+def _put(call: StepCall, name: str, value: Any, buffers: Buffers, reach: list[Any]) -> StoredValue:
     try:
-        return call.store.put(value, buffers=buffers)
+        return call.store.put(value, buffers=buffers, reach=reach)
     except MissingFile as error:
         raise MissingFile(
             f"Step '{call.current.step}' returned a path that does not exist.",

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
+
+import orjson
+from blake3 import blake3
 
 from prefect_mlpipe.core.decide import Decision, Options, Reuse, changes_since, decide
-from prefect_mlpipe.core.files import noting_files, use_stat_index
+from prefect_mlpipe.core.files import use_stat_index
 from prefect_mlpipe.core.graph import Node
+from prefect_mlpipe.core.held import Made, changes, made_by
 from prefect_mlpipe.core.manifest import Manifest, Reason
-from prefect_mlpipe.core.record import Record
+from prefect_mlpipe.core.record import HeldCode, Record
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
-from prefect_mlpipe.engine.keying import Keyed, Keyer
+from prefect_mlpipe.engine.item_keying import ItemKeyer, Keyed
+from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.selection import Selection
 
+_SORTED: Final = orjson.OPT_SORT_KEYS
 _FRESH_S: Final = 60.0  # how long what was asked for beforehand is believed
 
 
@@ -37,6 +43,20 @@ class BaselineLike(Protocol):
         """Return the records of the last run by key, if they can be had more cheaply together."""
 
 
+class Decided(NamedTuple):
+    """A decision on a node.
+
+    Attributes:
+        decision: whether it runs.
+        key: under which its record stands, or will.
+        record: what stands there now.
+    """
+
+    decision: Decision
+    key: str
+    record: Record | None
+
+
 class Decider:
     """Makes manifests and decisions, for a run or for a plan."""
 
@@ -51,6 +71,7 @@ class Decider:
     ) -> None:
         use_stat_index(store.stat_index)  # a large file that did not change is not read again
         self.keyer = keyer
+        self._items = ItemKeyer(keyer)
         self.selection = selection
         self._store = store
         self._baseline = baseline
@@ -64,37 +85,67 @@ class Decider:
         return self.keyer.manifest(node.step, node.name, node.arguments, outputs.reference)
 
     def keyed(self, node: Node, group: Node | None, outputs: Outputs) -> Keyed:
-        """Return the manifest of a node, its key, and the files that were digested for it.
-
-        Args:
-            node: of a call, or of an item of a mapped step.
-            group: the mapped node that it is an item of.
-            outputs: of the run.
-        """
-        if group is not None:
-            return self.keyer.item(node, group, outputs.reference)
-        with noting_files() as files:
-            manifest = self.manifest(node, outputs)
-        return Keyed(manifest, manifest.key(), [*files.items()])
+        """Return the manifest of a node, or of an item of a mapped one, its key, and its files."""
+        return self._items.keyed(node, group, outputs.reference)
 
     def decide(
         self, node: Node, manifest: Manifest, key: str, lost: Reason | None = None
-    ) -> tuple[Decision, Record | None]:
-        """Return the decision on a node, and the record that stands under its key."""
+    ) -> Decided:
+        """Return the decision on a node, its key, and the record that stands under that.
+
+        Where the output of that key has other code in it than would be made now, as a function with
+        another docstring, there is a second key: both outputs may stand, and be reused.
+        """
         step = node.step
         record = self._record(key, lost is None) if step.cached else None
+        outdated = self.outdated(node, manifest, record)
+        if outdated:
+            assert record is not None
+            key = self._second_key(node, manifest, record)
+            record = self._record(key, lost is None)
+            if record is not None:
+                outdated = self.outdated(node, manifest, record)
         options = Options(
             step.cached,
             self.selection.is_refreshed(node.name),
             step.options.cache_expiration,
             lost,
+            outdated,
         )
         decision = decide(
             record, options, self._clock(), lambda: self._changes(node, manifest, key)
         )
         if isinstance(decision, Reuse):
             self._uses(key)
-        return decision, record
+        return Decided(decision, key, record)
+
+    def outdated(self, node: Node, manifest: Manifest, record: Record | None) -> tuple[Reason, ...]:
+        """Return why the code in a recorded output is not as the step would make it now."""
+        if record is None or record.held is None:
+            return ()
+        reasons = [
+            Reason("code changed", name.replace(":", "."))
+            for name in self.keyer.names.changed(record.held)
+        ]
+        if record.held.made:
+            made = self._made(node, record.held)
+            reasons += (Reason("code changed", each) for each in changes(made, record.held.made))
+            given = self._given(node, manifest)
+            reasons += given.given_otherwise(record.manifest.get("given", {}))
+        return tuple(reasons)
+
+    def _made(self, node: Node, held: HeldCode) -> Made:
+        return made_by(self.keyer.code(node.step, node.name).code, held.made)
+
+    def _given(self, node: Node, manifest: Manifest) -> Manifest:
+        given = {**self.keyer.given(node.step, node.name), **manifest.given}
+        return manifest._replace(given=given) if given else manifest
+
+    def _second_key(self, node: Node, manifest: Manifest, record: Record) -> str:
+        assert record.held is not None
+        given = self._given(node, manifest).given
+        shows = [self._made(node, record.held), dict(given), self.keyer.names.now(record.held)]
+        return blake3(orjson.dumps([manifest.key(), *shows], option=_SORTED)).hexdigest()
 
     def look_up(self, keys: Sequence[str]) -> None:
         """Ask for the records of several keys in one call, before they are decided on."""
@@ -166,4 +217,4 @@ class Decider:
                 earlier = before.brought.get(place) if place else before.code
             document = kept(read, earlier, self._store.codes.read)
             self._store.codes.write(each, document.to_json())
-        return self._described(node, manifest)
+        return self._described(node, self._given(node, manifest))

@@ -24,24 +24,34 @@ from prefect_mlpipe.core.digest import digest, known_of
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.files import File, Folder, noting_files
-from prefect_mlpipe.core.graph import Node, Output, outputs_in, replace_outputs
+from prefect_mlpipe.core.graph import Output, outputs_in, replace_outputs
+from prefect_mlpipe.core.held import SHOWN, Names
 from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.nested import items_in, refilled
+from prefect_mlpipe.core.reading.shapes import asked_by_text
+from prefect_mlpipe.core.record import HeldCode
 from prefect_mlpipe.core.telling.describing import SECRET, describe, is_secret
 from prefect_mlpipe.engine.ignoring import refuse_unknown_names
 from prefect_mlpipe.errors import MissingFile, UnstableCode, UnstableInput
 from prefect_mlpipe.steps import Step
 
-_SCALARS = frozenset({int, float, bool, str, type(None)})
-_SHOWN_LENGTH = 80
+SCALARS = frozenset({int, float, bool, str, type(None)})
+SHOWN_LENGTH = 80
 SECRETS = (Secret, SecretStr, SecretBytes)
 
 
 class Reference(NamedTuple):
-    """What is known of an output without loading it: its digest, and whose types are in it."""
+    """What is known of an output without loading it.
+
+    Attributes:
+        digest: of its value.
+        owners: distributions that own the types in it.
+        held: the user's code in it.
+    """
 
     digest: str
     owners: tuple[str, ...]
+    held: tuple[HeldCode, ...] = ()
 
     def __mlpipe_digest__(self) -> tuple[str, str]:
         """Count as the output's digest."""
@@ -59,25 +69,28 @@ class StepCode(NamedTuple):
     environment: dict[str, str]
     reads: dict[str, str]
     brought: dict[str, str]
+    given: dict[str, str]
     files: list[tuple[File | Folder, object]]
 
 
-class Keyed(NamedTuple):
-    """A manifest, its key, and the files that were digested for it, as they were before."""
+class _Bringing(NamedTuple):
+    """The user's code that an argument brings along.
 
-    manifest: Manifest
-    key: str
-    files: Sequence[tuple[File | Folder, object]]
+    Attributes:
+        own: that of the argument itself.
+        held: that in the outputs in it.
+        asks: what it asks of other code, once it is called.
+    """
 
+    own: Code | None
+    held: tuple[HeldCode, ...] = ()
+    asks: frozenset[str] = frozenset()
 
-class _Items(NamedTuple):
-    """What the items of a mapped node share: a manifest without what goes item by item, and what
-    gives the key with the digests of that."""
-
-    manifest: Manifest
-    names: tuple[str, ...]
-    key: Callable[[Sequence[str]], str]
-    files: Sequence[tuple[File | Folder, object]]
+    @classmethod
+    def of(
+        cls, own: Code | None, held: tuple[HeldCode, ...], asks: frozenset[str] = frozenset()
+    ) -> _Bringing:
+        return cls(own, held, asks.union(*(each.asks for each in held)))
 
 
 class EnvVar:
@@ -99,73 +112,21 @@ class Keyer:
 
     Args:
         run_id: part of the keys that no other run is to find.
+
+    Attributes:
+        names: what names in stored values mean.
     """
 
     def __init__(self, run_id: str = "") -> None:
         self._run_id = run_id
+        self.names = Names()
         self._codes: dict[Step[..., Any], StepCode] = {}
         self._reader = CodeReader()
         self._states: dict[File | Folder, object] = {}  # of files that count in code
         self._python = python_environment()
         self._versions: dict[tuple[str, ...], dict[str, str]] = {}
         self._known: dict[str, Code] = {}
-        self._items: dict[Node, _Items] = {}
-
-    def item(self, node: Node, group: Node, reference: Callable[[Output], Reference]) -> Keyed:
-        """Return the manifest and key of an item of a mapped node; see `manifest`.
-
-        Most items differ from each other in numbers, short texts or outputs of steps; for those
-        only these are digested anew.
-        """
-        step, arguments = node.step, node.arguments
-        shared = self._items.get(group)
-        if shared is None:
-            shared = self._items[group] = self._shared(group, arguments, reference)
-        digests: list[str] = []
-        shown = shared.manifest.shown
-        sources = shared.manifest.sources
-        for name in shared.names:
-            value = arguments[name]
-            kind = type(value)
-            if kind is Output:
-                known = reference(value)
-                if known.owners:
-                    break
-                digests.append(known.digest)
-                sources = {**sources, name: _source(value)}
-            elif kind in _SCALARS and not (kind is str and is_secret(value, name)):
-                digests.append(digest(value))
-                text = repr(value)
-                if len(text) <= _SHOWN_LENGTH:
-                    shown = {**shown, name: text}
-            else:
-                break
-        else:
-            inputs = {**shared.manifest.inputs, **dict(zip(shared.names, digests, strict=True))}
-            function, code, _, reads, version, environment, *_, brought = shared.manifest
-            manifest = Manifest(
-                *(function, code, inputs, reads, version, environment, shown, sources),
-                brought=brought,
-            )
-            return Keyed(manifest, shared.key(digests), shared.files)
-        with noting_files() as files:
-            manifest = self.manifest(step, node.name, arguments, reference)
-        return Keyed(manifest, manifest.key(), [*files.items()])
-
-    def _shared(
-        self, group: Node, arguments: Mapping[str, Any], reference: Callable[[Output], Reference]
-    ) -> _Items:
-        assert group.mapped is not None
-        ignore = group.step.options.ignore
-        varying = tuple(
-            name
-            for name in arguments
-            if arguments[name] is not group.arguments[name] and name not in ignore
-        )
-        fixed = {name: value for name, value in arguments.items() if name not in varying}
-        with noting_files() as files:
-            manifest = self.manifest(group.step, group.name, fixed, reference)
-        return _Items(manifest, varying, manifest.keys(varying), [*files.items()])
+        self._bringing: dict[str, dict[str, _Bringing]] = {}  # by node
 
     def manifest(
         self,
@@ -192,6 +153,7 @@ class Keyer:
         shown: dict[str, str] = {}
         sources: dict[str, str] = {}
         brought: Mapping[str, str] = code.brought
+        bringing: dict[str, _Bringing] = {}
         owned: tuple[str, ...] = ()
         ignore = step.options.ignore
         for name, value in arguments.items():
@@ -201,29 +163,35 @@ class Keyer:
             if kind is Output:
                 known = reference(value)
                 inputs[name] = known.digest
-                sources[name] = _source(value)
+                sources[name] = source_of_output(value)
                 owned += known.owners
-            elif kind in _SCALARS:
+                if known.held:
+                    bringing[name] = _Bringing.of(None, known.held)
+            elif kind in SCALARS:
                 inputs[name] = digest(value)
+                if asks := asked_by_text(value):
+                    bringing[name] = _Bringing(None, (), asks)
                 text = repr(value)
                 if kind is str and is_secret(value, name):
                     shown[name] = SECRET
-                elif len(text) <= _SHOWN_LENGTH:
+                elif len(text) <= SHOWN_LENGTH:
                     shown[name] = text
             else:
                 if isinstance(value, SECRETS):
                     shown[name] = "***"
                     continue
-                inputs[name], owners, own = self._literal(step, node, name, value, reference)
+                inputs[name], owners, brings = self._literal(step, node, name, value, reference)
                 owned += owners
-                if own is not None:
-                    brought = {**brought, f"input {name}": self._noted(own)}
-                    shows = shown_by(own, code.code.asks)
-                    if shows:
-                        inputs[name] = blake3(inputs[name].encode() + shows).hexdigest()
+                if brings.own is not None:
+                    brought = {**brought, f"input {name}": self._noted(brings.own)}
+                if any(brings):
+                    bringing[name] = brings
                 nested = outputs_in(value)
                 if nested:
                     sources[name] = source_of(nested)
+        if bringing:
+            self._bringing[node] = bringing
+            self._count_what_shows(code.code, inputs, bringing)
         environment = code.environment
         if owned:
             environment = {**environment, **self._owned(owned)}
@@ -239,6 +207,44 @@ class Keyer:
             sources,
             brought=brought,
         )
+
+    def _count_what_shows(
+        self, code: Code, inputs: dict[str, str], bringing: Mapping[str, _Bringing]
+    ) -> None:
+        """Let count what shows of code in inputs, since the step or another input asks for it.
+
+        Args:
+            code: of the step.
+            inputs: parameter → digest; changed where more of an input shows.
+            bringing: parameter → the code that it brings.
+        """
+        asks = code.asks.union(*(each.asks for each in bringing.values()))
+        for name, each in bringing.items():
+            shows = self._shows(each, asks)
+            if each.asks - code.asks:  # of the step's own code, too
+                shows += shown_by(code, each.asks - code.asks)
+            if shows:
+                inputs[name] = blake3(inputs[name].encode() + shows).hexdigest()
+
+    def brings_code(self, node: str) -> bool:
+        """Return whether an input of a node, of which the manifest was made, has user's code."""
+        return node in self._bringing
+
+    def given(self, step: Step[..., Any], node: str) -> dict[str, str]:
+        """Return what shows of code that a call was given: place → digest.
+
+        Args:
+            step: what is called.
+            node: of which the manifest was made.
+        """
+        found = {**self.code(step, node).given}
+        for name, each in self._bringing.get(node, {}).items():
+            found[f"input {name}"] = blake3(self._shows(each, SHOWN)).hexdigest()
+        return found
+
+    def _shows(self, brings: _Bringing, asks: frozenset[str]) -> bytes:
+        found = b"" if brings.own is None else shown_by(brings.own, asks)
+        return found + b"".join(self.names.shown(each, asks) for each in brings.held)
 
     def code(self, step: Step[..., Any], node: str) -> StepCode:
         """Return what the step's code reaches, read once per run."""
@@ -321,7 +327,8 @@ class Keyer:
             ) from error
         except Undigestible as error:
             if not step.cached:
-                return StepCode(step.qualified_name, Code("", {}, {}), self._python, {}, {}, files)
+                nothing = Code("", {}, {})
+                return StepCode(step.qualified_name, nothing, self._python, {}, {}, {}, files)
             raise UnstableCode(
                 f"Step '{node}' cannot be cached: its code reaches something without content.",
                 {"the way there": error.path, "type": error.type, "because": error.why},
@@ -333,12 +340,15 @@ class Keyer:
         environment = {**self._python, **code.environment}
         reads: dict[str, str] = {}
         brought: dict[str, str] = {}
+        given: dict[str, str] = {}
         for label, (content, reached, own) in zip(_labels(declared), found, strict=True):
             environment.update(reached)
             reads[label] = content
             if own is not None:
                 brought[f"read {label}"] = self._noted(own)
-        return StepCode(step.qualified_name, code, environment, reads, brought, files)
+                shows = self._shows(_Bringing(own), SHOWN)
+                given[f"read {label}"] = blake3(shows).hexdigest()
+        return StepCode(step.qualified_name, code, environment, reads, brought, given, files)
 
     def _files(
         self, step: Step[..., Any], states: dict[File | Folder, object]
@@ -361,7 +371,7 @@ class Keyer:
         if callable(function) and not isinstance(function, type):
             code = self._reader.read(function)
             return code.digest, code.environment, code
-        content, owners, own = known_of(with_files(item))
+        content, owners, own, _ = known_of(with_files(item))
         return content, self._owned(tuple(sorted(owners))), own
 
     def _literal(
@@ -371,7 +381,7 @@ class Keyer:
         name: str,
         value: Any,
         reference: Callable[[Output], Reference],
-    ) -> tuple[str, tuple[str, ...], Code | None]:
+    ) -> tuple[str, tuple[str, ...], _Bringing]:
         """Return the digest of an argument, who owns the types in it, and the code in it."""
         outputs: list[Reference] = []
 
@@ -380,7 +390,7 @@ class Keyer:
             return outputs[-1]
 
         try:
-            found, owners, code = known_of(with_files(replace_outputs(value, note)))
+            found, owners, code, asks = known_of(with_files(replace_outputs(value, note)))
         except MissingFile as error:
             raise MissingFile(
                 f"Step '{node}' was given a path that does not exist.",
@@ -389,7 +399,7 @@ class Keyer:
             ) from error
         except Undigestible as error:
             if not step.cached:
-                return "", (), None
+                return "", (), _Bringing(None)
             raise UnstableInput(
                 f"Step '{node}' cannot be cached: one input has no content we can digest.",
                 {
@@ -402,7 +412,8 @@ class Keyer:
                 "or turn caching off for this step with @step(cache=False).",
             ) from error
         owned = (*sorted(owners), *(owner for one in outputs for owner in one.owners))
-        return found, owned, code
+        held = tuple(each for one in outputs for each in one.held)
+        return found, owned, _Bringing.of(code, held, asks)
 
     def _owned(self, names: tuple[str, ...]) -> dict[str, str]:
         found = self._versions.get(names)
@@ -417,8 +428,8 @@ def _adopted(value: object) -> object:
 
 def _is_described(value: object) -> bool:
     kind = type(value)
-    if kind is Output or kind in _SCALARS:
-        return kind is str and len(value) > _SHOWN_LENGTH  # type: ignore[arg-type]
+    if kind is Output or kind in SCALARS:
+        return kind is str and len(value) > SHOWN_LENGTH  # type: ignore[arg-type]
     return not outputs_in(value)
 
 
@@ -440,11 +451,12 @@ def _labels(declared: Sequence[Any]) -> list[str]:
 
 def source_of(outputs: list[Output]) -> str:
     """Return where an argument comes from, as reasons say it."""
-    names = list(dict.fromkeys(map(_source, outputs)))
+    names = list(dict.fromkeys(map(source_of_output, outputs)))
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _source(output: Output) -> str:
+def source_of_output(output: Output) -> str:
+    """Return where an output comes from: its node, and its field."""
     field = output._mlpipe_field
     node = output._mlpipe_node.name
     return node if field is None else f"{node}.{field}"
@@ -459,7 +471,7 @@ def with_files(value: Any) -> Any:
         MissingFile: a path does not exist.
     """
     kind = type(value)
-    if kind in _SCALARS or not _holds_path(value):
+    if kind in SCALARS or not _holds_path(value):
         return value
     if isinstance(value, PurePath):
         return _as_file(value)

@@ -39,23 +39,25 @@ class Outputs:
         if run.node.mapped is not None:
             return self._mapped_reference(run, field)
         record = _record(run)
+        held = () if record.held is None else (record.held,)
         if field is not None:
             value = record.fields[field]
-            return Reference(value.digest, value.owners)
+            return Reference(value.digest, value.owners, held)
         if len(record.fields) == 1 and "" in record.fields:
             value = record.fields[""]
-            return Reference(value.digest, value.owners)
+            return Reference(value.digest, value.owners, held)
         owned = {owner for value in record.fields.values() for owner in value.owners}
-        return Reference(record.digest, tuple(sorted(owned)))
+        return Reference(record.digest, tuple(sorted(owned)), held)
 
     def _mapped_reference(self, run: StepRun, field: str | None) -> Reference:
         items = [self.reference(Output(item.node, field, None)) for item in finished_items(run)]
         owned = {owner for item in items for owner in item.owners}
+        held = tuple(each for item in items for each in item.held)
         if field is not None:
-            return Reference(digest(items), tuple(sorted(owned)))
+            return Reference(digest(items), tuple(sorted(owned)), held)
         if run.whole_digest is None:
             run.whole_digest = digest(items)
-        return Reference(run.whole_digest, tuple(sorted(owned)))
+        return Reference(run.whole_digest, tuple(sorted(owned)), held)
 
     def inputs(self, value: Any) -> Any:
         """Return an argument with references in place of its outputs."""

@@ -259,8 +259,9 @@ class Queue:
         """Decide on a run whose key is known: reuse, submit, or wait for who computes the same."""
         assert run.manifest is not None
         assert run.key is not None
+        key = run.manifest.key() if waited else run.key
         while True:
-            decision, record = self._decider.decide(run.node, run.manifest, run.key, run.lost)
+            decision, run.key, record = self._decider.decide(run.node, run.manifest, key, run.lost)
             if isinstance(decision, Reuse):
                 run.reasons = (_waited_for(decision.record),) if waited else ()
                 self._reuse(run, decision.record)
@@ -383,6 +384,9 @@ class Queue:
         if not leader.settled:
             leader.followers = [*(leader.followers or ()), run]
         elif leader.record is not None:
+            assert run.manifest is not None
+            if self._decider.outdated(run.node, run.manifest, leader.record):
+                return False  # a function in it would have another docstring
             run.same_as = leader.name
             self._reuse(run, leader.record)
         elif leader.state == "failed" and leader.error is not None:

@@ -133,6 +133,17 @@ def test_values_are_those_of_threads_and_reuse_goes_both_ways(
     assert set(states(sums).values()) == {"reused"}
 
 
+@pytest.mark.parametrize("first", ["worker", "driver"])
+def test_outputs_with_code_in_them_are_reused_whoever_made_them(
+    on_dask: Callable[[Any], Any], first: str
+) -> None:
+    pipe = on_dask(work.code_passed_on)
+    said = ["Greet somebody.", "Raise the voice.", "Speaks."]
+    for run in (pipe, pipe.local) if first == "worker" else (pipe.local, pipe):
+        assert run("hi") == said
+    assert states(pipe) == {"makes_code": "reused", "asks_code": "reused"}
+
+
 def test_steps_are_native_task_runs_with_edges_logs_and_metrics(
     on_dask: Callable[[Any], Any], numbers: str
 ) -> None:

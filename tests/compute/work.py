@@ -228,3 +228,34 @@ def picky(number: int, array: np.ndarray) -> float:
 def picking(count: int) -> list[float]:
     array = np.arange(100_000, dtype=np.float64)
     return picky.map(range(count), array, allowed_failures=1, drop_failed=True)
+
+
+def shout(text: str) -> str:
+    """Raise the voice."""
+    return text.upper()
+
+
+class Speaker:
+    """Speaks."""
+
+    def speak(self) -> str:
+        return shout("hello")
+
+
+@step
+def makes_code(by: str) -> dict[str, object]:
+    def greet(name: str) -> str:
+        """Greet somebody."""
+        return shout(f"{by} {name}")
+
+    return {"made": greet, "named": shout, "object": Speaker()}
+
+
+@step
+def asks_code(code: dict[str, object]) -> list[str | None]:
+    return [code["made"].__doc__, code["named"].__doc__, type(code["object"]).__doc__]
+
+
+@pipeline
+def code_passed_on(by: str) -> list[str | None]:
+    return asks_code(makes_code(by))

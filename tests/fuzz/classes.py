@@ -433,6 +433,8 @@ SHAPES = (
     data_class,
     post_init,
     enumeration,
+    enumeration,
+    enumeration,
     named_tuple,
     named_tuple,
     held_row,

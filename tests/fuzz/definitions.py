@@ -204,6 +204,25 @@ def metaclass(place: Place, node: Any) -> None:
     del node.keywords[place.random.randrange(len(node.keywords))]
 
 
+def _members(node: Any) -> list[ast.Assign]:
+    return [each for each in node.body if isinstance(each, ast.Assign)]
+
+
+def _is_enum(node: Any) -> bool:
+    return any(ast.unparse(base).startswith("enum.") for base in node.bases)
+
+
+@of_a(ast.ClassDef, that=lambda node: _is_enum(node) and _members(node))
+def member_of_an_enum(place: Place, node: Any) -> None:
+    """Give a member another value, or let it change places with another one."""
+    members = _members(node)
+    one, other = place.random.choices(members, k=2)
+    if place.random.random() < 0.5 and one is not other:
+        one.value, other.value = other.value, one.value
+    else:
+        one.value = ast.Constant(2 ** place.random.randint(0, 9))
+
+
 @of_a(ast.ClassDef)
 def class_attribute(place: Place, node: Any) -> None:
     """Add an attribute, which may hide one of a base, or a method that Python looks for."""
@@ -297,6 +316,9 @@ CHANGES: tuple[Change, ...] = (
     bases,
     metaclass,
     class_attribute,
+    member_of_an_enum,
+    member_of_an_enum,
+    member_of_an_enum,
     methods_swapped,
     handler,
     imported,

@@ -270,8 +270,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "arguments with content",
         _MANIFEST,
-        "inputs[name], owners, own = self._literal(step, node, name, value, reference)",
-        'inputs[name], owners, own = "", (), None',
+        "inputs[name], owners, brings = self._literal(step, node, name, value, reference)",
+        'inputs[name], owners, brings = "", (), _Bringing(None)',
     ),
     Fault(
         "code",

@@ -18,6 +18,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any, Final
 
 from blake3 import blake3
@@ -158,7 +159,7 @@ def owner_of_class(cls: type) -> Owner:
     owner = USER if module is None else owner_of(module)
     if module is not None and owner.kind != "user" and not _is_found(cls, module):
         # A copy by value may share no more than its module's name with what is loaded here.
-        functions = (each for each in vars(cls).values() if isinstance(each, types.FunctionType))
+        functions = (each for each in vars(cls).values() if isinstance(each, FunctionType))
         owner = next(map(owner_of_function, functions), owner)
     made = owner.kind == "installed" and "<locals>" in cls.__qualname__
     return USER if made else owner  # made by a library, maybe of what the user gave it
@@ -183,9 +184,33 @@ def encode_class(encoder: Encoder, cls: type) -> Piece:
     """Encode a class."""
     owner = owner_of_class(cls)
     if owner.kind != "user":
-        return foreign(encoder, owner, str(module_of_class(cls)), cls.__qualname__)
+        piece = foreign(encoder, owner, str(module_of_class(cls)), cls.__qualname__)
+        added = added_by_user(cls) if encoder.code_depth and encoder.code_as is None else {}
+        return _extended(encoder, cls, piece, added) if added else piece
     label = label_of_class(cls)
     return encoder.in_code(cls, label, lambda _, value: _class_parts(encoder, value, label))
+
+
+def added_by_user(cls: type) -> dict[str, FunctionType]:
+    """Return the functions of the user's that were put into a class of a library."""
+    library = str(cls.__module__).partition(".")[0]
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if type(value) is FunctionType
+        and str(value.__globals__.get("__name__")).partition(".")[0] != library
+        and owner_of_function(value).kind == "user"
+    }
+
+
+def _extended(
+    encoder: Encoder, cls: type, piece: bytes, added: Mapping[str, FunctionType]
+) -> Piece:
+    def parts(encoder: Encoder, _: object) -> Sequence[Piece]:
+        encoder.reach.append(Attributes(cls, class_values(cls)))
+        return record("extended", piece, encoder.encode(dict(sorted(added.items()))))
+
+    return encoder.in_code(cls, label_of_class(cls), parts)
 
 
 def _class_parts(encoder: Encoder, cls: type, label: str) -> Sequence[Piece]:
@@ -236,7 +261,7 @@ def _is_written(cls: type, name: str) -> bool:
     function = getattr(value, "__func__", value)
     return (
         name != "__new__"
-        and isinstance(function, types.FunctionType)
+        and isinstance(function, FunctionType)
         and function.__globals__.get("__name__") != "collections"  # of by-value copies, too
     )
 
@@ -264,6 +289,9 @@ def _declared(cls: Any) -> list[tuple[str, object]]:
             found.append(("new", own["__new_member__"]))
     elif _is_named_tuple(cls):
         found += [("fields", cls._fields), ("defaults", cls._field_defaults)]
+        defaults = getattr(cls.__new__, "__defaults__", None)
+        if (defaults or ()) != tuple(cls._field_defaults.values()):  # they were set later
+            found.append(("defaults that hold", defaults))
     if "__dataclass_fields__" in own:
         found.append(("fields", [_field(each) for each in own["__dataclass_fields__"].values()]))
     if "__attrs_attrs__" in own:

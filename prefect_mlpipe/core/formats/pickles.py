@@ -225,6 +225,35 @@ def importable(module: str, qualname: str) -> Any:
     return found
 
 
+def stored_name(obj: Any) -> str | None:
+    """Return how a stored pickle names a function or a class, as `helpers:clean`.
+
+    `None` where it is stored by value.
+    """
+    module, qualname = obj.__module__, obj.__qualname__
+    by_value = cloudpickle.list_registry_pickle_by_value()
+    if not isinstance(module, str) or not by_value.isdisjoint(_packages(module)):
+        return None
+    name = importable_main() if module == "__main__" else module
+    home = sys.modules.get(module)
+    return f"{name}:{qualname}" if name and home and _find(home, qualname) is obj else None
+
+
+def _packages(module: str) -> list[str]:
+    """Return the name of a module, and those of the packages that it is in."""
+    parts = module.split(".")
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def named(name: str) -> Any:
+    """Return what a stored pickle names, `None` where there is nothing of that name here."""
+    module, _, qualname = name.partition(":")
+    try:
+        return importable(module, qualname)
+    except Exception:  # what the user's module raises, whoever loads the value gets too
+        return None
+
+
 _main_names: dict[tuple[str | None, str | None], str | None] = {}
 
 

@@ -10,19 +10,22 @@ counts by name, or with the module of the user's that it was compiled in.
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any, Final
 
 from blake3 import blake3
 
 from prefect_mlpipe.core.encoding.encode import Encoder, as_leaf, defines
-from prefect_mlpipe.core.encoding.parts import MISSING, Part, foreign, own_and_whole
+from prefect_mlpipe.core.encoding.objects import object_parts
+from prefect_mlpipe.core.encoding.parts import MISSING, Asks, Part, foreign, own_and_whole
 from prefect_mlpipe.core.encoding.pieces import Piece, packed, record, scalar, text
 from prefect_mlpipe.core.environment import owner_of
 from prefect_mlpipe.core.reading.functions import label_of_function
 from prefect_mlpipe.core.reading.globals import encode_module
-from prefect_mlpipe.core.reading.shapes import shape_of
+from prefect_mlpipe.core.reading.shapes import ASKS, shape_of
 
 
 def _builtin_function(encoder: Encoder, value: Any) -> Piece:
@@ -98,8 +101,20 @@ def _cached(encoder: Encoder, value: Any) -> Piece:
         return encoder.encode(inner)
     settings = value.cache_parameters()
     how = packed("lru_cache", scalar((settings["typed"], settings["maxsize"] == 0)))
-    encoder.reach.append(Part(label_of_function(inner), blake3(how).digest(), inner))
-    return encoder.branch(value, lambda _, each: record("cached", how, encoder.encode(inner)))
+    part = Part(label_of_function(inner), blake3(how).digest(), inner)
+
+    def parts(encoder: Encoder, _: object) -> Sequence[Piece]:
+        encoder.reach.append(part)
+        return record("cached", how, encoder.encode(inner))
+
+    return encoder.branch(value, parts)
+
+
+def _attribute_getter(encoder: Encoder, value: Any) -> Piece:
+    names = ASKS.keys() & {part for path in value.__reduce__()[1] for part in path.split(".")}
+    if names:
+        encoder.reach.append(Asks(frozenset(ASKS[name] for name in names)))
+    return encoder.branch(value, object_parts)
 
 
 def _through(name: str) -> Any:
@@ -121,6 +136,8 @@ def _find(kind: type) -> Any:
         return _compiled_function
     if kind is functools._lru_cache_wrapper:
         return _cached
+    if kind is operator.attrgetter:
+        return _attribute_getter
     return None
 
 

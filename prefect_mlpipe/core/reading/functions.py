@@ -41,7 +41,9 @@ from prefect_mlpipe.core.encoding.pieces import (
 from prefect_mlpipe.core.environment import Owner
 from prefect_mlpipe.core.reading.globals import IGNORED, encode_namespace, imported, read_globals
 from prefect_mlpipe.core.reading.grafts import grafted
-from prefect_mlpipe.core.reading.shapes import READS_ALL, shape_of
+from prefect_mlpipe.core.reading.shapes import ASKS, READS_ALL, asked_by_text, shape_of
+
+_ASKING: Final = frozenset({"annotationlib", "inspect", "pydoc", "typing", "typing_extensions"})
 
 _ATTRIBUTE_NOISE: Final = frozenset({"__mlpipe_effects__", "pytestmark"})
 
@@ -84,8 +86,9 @@ def _function_parts(encoder: Encoder, function: types.FunctionType, label: str) 
     if not _is_generated(function.__code__):
         encoder.reach.append(Part(label, own, function))
     encoder.reach.append(_attributes_of(function))
-    if shape.asks:
-        encoder.reach.append(Asks(shape.asks))
+    asks = shape.asks.union(*(asked_by_text(value) for _, _, value in held))
+    if asks:
+        encoder.reach.append(Asks(asks))
     names = function.__globals__
     reads = read_globals(encoder, names, shape.chains)
     reads += map(encoder.encode, grafted(encoder, function.__code__))
@@ -172,6 +175,8 @@ def _foreign_function(encoder: Encoder, function: types.FunctionType, owner: Own
     """Encode a function of a library; one that wraps a function of the user's holds that."""
     module, name = str(function.__globals__.get("__name__")), function.__code__.co_qualname
     piece = foreign(encoder, owner, module, name)
+    if name in ASKS and module in _ASKING:  # whatever it is called here
+        encoder.reach.append(Asks(frozenset({ASKS[name]})))
     if (module, name) == ("functools", "singledispatch.<locals>.wrapper"):
         return encoder.in_code(function, "", _singledispatch)
     wrapped = vars(function).get("__wrapped__")

@@ -24,6 +24,7 @@ from blake3 import blake3
 from prefect_mlpipe.core.encoding.encode import Encoder
 from prefect_mlpipe.core.encoding.parts import (
     MISSING,
+    Asks,
     Attributes,
     Binding,
     Content,
@@ -37,6 +38,7 @@ from prefect_mlpipe.core.environment import owner_of
 from prefect_mlpipe.core.reading.grafts import in_place_of
 from prefect_mlpipe.core.reading.imports import absolute_name, find_module
 from prefect_mlpipe.core.reading.imports_in_bodies import Import
+from prefect_mlpipe.core.reading.shapes import asked_by_text
 
 # Where a module lies, what it is called and what it says of itself is not what it does.
 _MODULE_NOISE: Final = frozenset(
@@ -173,6 +175,9 @@ def _read_value(encoder: Encoder, names: dict[str, Any], name: str, value: objec
     encoder.trail.append((label, len(encoder.open)))
     own, whole = own_and_whole(encoder, value)
     encoder.trail.pop()
+    asks = asked_by_text(value)
+    if asks:
+        encoder.reach.append(Asks(asks))
     if encoder.code_as is None:
         encoder.reach.append(Part(label, blake3(own).digest(), value))
     return whole

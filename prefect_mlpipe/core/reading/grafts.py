@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
-from prefect_mlpipe.core.encoding.classes import owner_of_class
+from prefect_mlpipe.core.encoding.classes import added_by_user, owner_of_class
 from prefect_mlpipe.core.encoding.encode import Encoder
 from prefect_mlpipe.core.encoding.parts import MISSING, Binding, owner_of_function
 
@@ -30,13 +30,18 @@ Grafts = dict[str, list[tuple[type, object]]]  # attribute → classes that have
 
 
 def in_place_of(encoder: Encoder, module: ModuleType, chain: Sequence[str]) -> object:
-    """Return what of the user's a name of a library's module leads to, `MISSING` if nothing."""
+    """Return what of the user's a name of a library's module leads to, `MISSING` if nothing.
+
+    Also a class of the library's that the user has put functions into.
+    """
     holder: Any = module
     for name in chain:
         value = vars(holder).get(name, MISSING)
         if isinstance(holder, ModuleType):
             encoder.reach.append(Binding(vars(holder), name, value))
         if is_users(value):
+            return value
+        if isinstance(value, type) and added_by_user(value):
             return value
         if not isinstance(value, (ModuleType, type)):
             return MISSING

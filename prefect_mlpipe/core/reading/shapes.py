@@ -13,9 +13,10 @@ from __future__ import annotations
 import marshal
 import re
 import weakref
+from collections.abc import Iterable
 from itertools import compress
 from types import CodeType
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from blake3 import blake3
 
@@ -57,8 +58,15 @@ _EVALUATES: Final = {
 
 # By these, code sees of other code what is not in its bytecode.
 ASKS: Final = {
-    **dict.fromkeys(("__doc__", "getdoc"), "docstring"),
-    **dict.fromkeys(("__name__", "__qualname__", "co_name", "co_qualname"), "name"),
+    **dict.fromkeys(
+        (
+            *("__doc__", "getdoc", "render_doc", "DocTestFinder"),
+            *("model_json_schema", "json_schema", "schema_json", "model_fields"),
+        ),
+        "docstring",
+    ),
+    **dict.fromkeys(("__name__", "co_name"), "name"),
+    **dict.fromkeys(("__qualname__", "co_qualname"), "qualified name"),
     **dict.fromkeys(
         (
             *("__annotations__", "get_annotations", "get_type_hints", "signature"),
@@ -67,7 +75,16 @@ ASKS: Final = {
         "annotations",
     ),
     **dict.fromkeys(("getsource", "getsourcelines"), "source"),
+    **dict.fromkeys(("wraps", "update_wrapper"), "wrapping"),
+    **dict.fromkeys(
+        ("co_code", "co_consts", "co_names", "co_varnames", "co_cellvars", "co_freevars"),
+        "bytecode",
+    ),
 }
+# These ask as texts, too: `vars(work)["__doc__"]`.
+_ASKING_TEXTS: Final = frozenset(name for name in ASKS if name.startswith("__"))
+_FEW_TEXTS: Final = 64
+_SEQUENCES: Final = (tuple, list, set, frozenset)
 
 # Of code that has none of these among its names, all that matters is what it does by itself.
 _TELLING: Final = frozenset(
@@ -149,9 +166,11 @@ class _Reader:
                 code.co_consts.__getitem__, compress(arguments, operations.translate(IS_CONST))
             )
         ]
+        texts = [text for value in constants for text in _texts(value)]
+        self.asks.update(map(ASKS.__getitem__, _ASKING_TEXTS.intersection(texts)))
         shown: tuple[str, ...] = ()
         if not _TELLING.isdisjoint(names):
-            self._look_around(body, names, constants)
+            self._look_around(body, names, texts)
             shown = () if _NAMES_SHOW.isdisjoint(names) else (*code.co_varnames, *code.co_cellvars)
         instructions = (operations, body.content(), body.targets, body.handlers)
         return (_signature(code), shown, instructions, names, constants)
@@ -165,9 +184,8 @@ class _Reader:
         self.nested.append(self._fields(value))
         return ["code"]
 
-    def _look_around(self, body: Instructions, names: list[str], constants: list[object]) -> None:
+    def _look_around(self, body: Instructions, names: list[str], texts: list[str]) -> None:
         """Note what is named in texts, imported by name, and asked of other code."""
-        texts = [value for value in constants if type(value) is str]
         for name in _EVALUATES.keys() & names:
             words = [word for value in texts for word in _EVALUATES[name].findall(value)]
             self.chains.update(((word,), None) for word in words)
@@ -189,6 +207,19 @@ class _Reader:
             self.imports[found] = None
         elif asks_for_itself(body, at):
             self.reads_all = True
+
+
+def asked_by_text(value: object) -> frozenset[str]:
+    """Return what could be asked with a text, or a few of them, as a name: values of `ASKS`."""
+    return frozenset(ASKS[name] for name in _ASKING_TEXTS.intersection(_texts(value)))
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if type(value) is str:
+        return (value,)
+    if type(value) in _SEQUENCES and len(value) <= _FEW_TEXTS:
+        return (each for each in value if type(each) is str)
+    return ()
 
 
 def _digest(fields: Fields, nested: list[Fields]) -> bytes:

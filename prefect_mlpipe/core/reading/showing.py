@@ -11,8 +11,8 @@ docstrings, all docstrings that it reaches count.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping
-from types import FunctionType
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import CodeType, FunctionType
 from typing import Any, Final
 
 from blake3 import blake3
@@ -22,6 +22,8 @@ from prefect_mlpipe.core.encoding.parts import Parts, alone
 from prefect_mlpipe.core.encoding.pieces import count, text
 from prefect_mlpipe.core.encoding.type_hints import annotations_of
 from prefect_mlpipe.core.reading.shapes import shape_of
+
+_NAMES: Final = ("name", "qualified name")
 
 
 def with_what_shows(parts: Parts, asks: Collection[str], function: object) -> tuple[Parts, bytes]:
@@ -42,7 +44,8 @@ def with_what_shows(parts: Parts, asks: Collection[str], function: object) -> tu
         for own, value in owns.items():
             shows = [*_names_of(shared, label, value)]
             if isinstance(value, (FunctionType, type)):
-                kinds = (kind for kind in sorted(asks) if kind != "name" or value is not function)
+                hidden = _NAMES if value is function else ()
+                kinds = (kind for kind in sorted(asks) if kind not in hidden)
                 shows += [_SHOWN[kind](value) for kind in kinds]
             if any(shows):
                 own = blake3(b"".join((own, *map(_framed, shows)))).digest()
@@ -87,12 +90,55 @@ def _names_of(shared: Mapping[int, list[str]], label: str, value: object) -> Ite
 
 
 def _docstring(value: Any) -> bytes:
-    own = vars(value).get("__doc__") if isinstance(value, type) else value.__doc__
-    return text(own) if isinstance(own, str) else b""
+    if isinstance(value, type):
+        return _docstring_of_class(value)
+    own = value.__doc__
+    return (text(own) if isinstance(own, str) else b"") + docstrings_in(_nested_in(value))
+
+
+def _docstring_of_class(cls: Any) -> bytes:
+    own = vars(cls).get("__doc__")
+    properties = [each.__doc__ for each in vars(cls).values() if isinstance(each, property)]
+    found = b"".join(text(each) for each in (own, *properties) if isinstance(each, str))
+    fields = vars(cls).get("__pydantic_fields__")
+    if fields:
+        found += alone([[getattr(each, name, None) for name in _SAID] for each in fields.values()])
+    return found
 
 
 def _name(value: Any) -> bytes:
-    return text(value.__name__)
+    return text(value.__name__) + names_of(_nested_in(value))
+
+
+def _qualified_name(value: Any) -> bytes:
+    return text(value.__qualname__) + names_of(_nested_in(value))
+
+
+def _nested_in(value: Any) -> Iterable[CodeType]:
+    return nested(value.__code__) if isinstance(value, FunctionType) else ()
+
+
+def nested(code: CodeType) -> Iterator[CodeType]:
+    """Yield the code objects inside another, from which it makes functions and classes."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from nested(constant)
+
+
+def docstrings_in(codes: Iterable[CodeType]) -> bytes:
+    """Return the docstrings of functions and classes that are yet to be made."""
+    return b"".join(text(each) for code in codes for each in _docstrings(code))
+
+
+def _docstrings(code: CodeType) -> Iterator[str]:
+    first = 1 if code.co_flags & inspect.CO_OPTIMIZED else None  # of a class body: any may be it
+    yield from (each for each in code.co_consts[:first] if isinstance(each, str))
+
+
+def names_of(codes: Iterable[CodeType]) -> bytes:
+    """Return the names of functions and classes that are yet to be made."""
+    return b"".join(text(code.co_name) for code in codes if code.co_name.isidentifier())
 
 
 def _annotations(value: Any) -> bytes:
@@ -107,9 +153,39 @@ def _source(value: Any) -> bytes:
         return b""
 
 
+def shown_of(value: object, kind: str) -> bytes:
+    """Return what shows of a function or a class to code that asks for this.
+
+    Args:
+        value: anything; what is no code shows nothing.
+        kind: a value of `shapes.ASKS`.
+    """
+    return _SHOWN[kind](value) if isinstance(value, (FunctionType, type)) else b""
+
+
+def _bytecode(value: Any) -> bytes:
+    if isinstance(value, type):
+        return b""
+    code = value.__code__
+    names = (code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars)
+    constants = [each for each in code.co_consts if not isinstance(each, CodeType)]
+    return alone([code.co_code, names, constants])
+
+
+# What pydantic tells of a field, for people.
+_SAID: Final = ("title", "description", "examples", "json_schema_extra", "deprecated", "repr")
+
+
+def _nothing(_: Any) -> bytes:
+    return b""
+
+
 _SHOWN: Final = {
     "annotations": _annotations,
+    "bytecode": _bytecode,
     "docstring": _docstring,
     "name": _name,
+    "qualified name": _qualified_name,
     "source": _source,
+    "wrapping": _nothing,  # what is copied shows where it is asked for, or in an output
 }

@@ -30,7 +30,8 @@ import numpy as np
 import orjson
 from blake3 import blake3
 
-from prefect_mlpipe.core.record import Record, StoredValue
+from prefect_mlpipe.core.places.backends import LocalBackend
+from prefect_mlpipe.core.record import HeldCode, Record, StoredValue
 from prefect_mlpipe.core.storing.documents import Documents
 from prefect_mlpipe.core.storing.listing import Listing
 from prefect_mlpipe.core.storing.moves import Moves
@@ -43,6 +44,7 @@ KEYS: Final = "pack-keys"
 WORTH: Final = 8  # records; fewer are written one by one
 FULL: Final = 50_000  # records; a pack that has so many is not put together with others
 _TIER: Final = 8  # packs of about one size are put together once there are so many
+_REMOTE_TIER: Final = 2  # the same where each one costs a request
 _MANY: Final = 16  # keys; from so many on they are looked up all at once
 
 Json = Any
@@ -105,8 +107,9 @@ class Packs:
             for pack in self._look(fresh=False):
                 if len(pack) < FULL:
                     tiers.setdefault(len(pack).bit_length() // 3, []).append(pack)
+            few = _TIER if isinstance(self._place.backend, LocalBackend) else _REMOTE_TIER
             for packs in tiers.values():
-                if len(packs) >= _TIER:
+                if len(packs) >= few:
                     self._put_together(packs)
 
     def rewrite(self, name: str, keep: Callable[[str], bool]) -> None:
@@ -243,7 +246,7 @@ def _prefixes(keys: Iterable[str]) -> array[int]:
 
 
 # The form of a pack: {"shared": [record without what differs], "rows": [[which of the shared, key,
-# digest, fields, created, duration, metrics, node, differences of the manifest], ...]}
+# digest, fields, created, duration, metrics, node, differences of the manifest, code in it], ...]}
 
 
 def _packed(records: Iterable[tuple[str, Json]]) -> dict[str, Json]:
@@ -272,6 +275,7 @@ def _packed(records: Iterable[tuple[str, Json]]) -> dict[str, Json]:
                 record["metrics"],
                 provenance.get("step"),
                 differences,
+                record.get("held"),
             ]
         )
     return {"shared": shared, "rows": rows}
@@ -322,10 +326,10 @@ def _manifest(shared: Mapping[str, Json], differences: Mapping[str, Json]) -> di
 
 
 def _record_json(shared: Sequence[Json], row: Sequence[Json]) -> dict[str, Json]:
-    which, key, digest, fields, created, duration_s, metrics, step, differences = row
+    which, key, digest, fields, created, duration_s, metrics, step, differences, held = row
     common = shared[which]
     provenance = common["provenance"]
-    return {
+    document = {
         "key": key,
         "manifest": _manifest(common["manifest"], differences),
         "digest": digest,
@@ -335,10 +339,11 @@ def _record_json(shared: Sequence[Json], row: Sequence[Json]) -> dict[str, Json]
         "metrics": metrics,
         "provenance": provenance if step is None else {**provenance, "step": step},
     }
+    return document if held is None else {**document, "held": held}
 
 
 def _record(shared: Sequence[Json], row: Sequence[Json]) -> Record:
-    which, key, digest, fields, created, duration_s, metrics, step, differences = row
+    which, key, digest, fields, created, duration_s, metrics, step, differences, held = row
     common = shared[which]
     provenance = common["provenance"]
     return Record(
@@ -350,6 +355,7 @@ def _record(shared: Sequence[Json], row: Sequence[Json]) -> Record:
         duration_s,
         metrics,
         provenance if step is None else {**provenance, "step": step},
+        None if held is None else HeldCode(*held),
     )
 
 

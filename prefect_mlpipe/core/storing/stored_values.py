@@ -18,6 +18,7 @@ import mmap
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from blake3 import blake3
 
@@ -67,7 +68,11 @@ class Values:
         self._uploaded: dict[str, float] = {}  # name → when, by the monotonic clock
 
     def put(
-        self, value: object, buffers: Buffers | None = None, inline: bool = True
+        self,
+        value: object,
+        buffers: Buffers | None = None,
+        inline: bool = True,
+        reach: list[Any] | None = None,
     ) -> StoredValue:
         """Store a value, and give the reference to it.
 
@@ -78,7 +83,7 @@ class Values:
         if isinstance(value, (File, Folder)):
             return self._files.put(value)
         buffers = Buffers() if buffers is None else buffers
-        identity, owned = _identified(value, buffers, storing=True)
+        identity, owned = _identified(value, buffers, storing=True, reach=reach)
         format, parts = _dumped(value, identity, buffers)
         size = sum(len(buffer) for buffer in flattened(parts))
         checksum = checksum_of(parts, buffers)
@@ -316,13 +321,13 @@ def as_stored(value: object) -> object:
 
 
 def _identified(
-    value: object, buffers: Buffers, storing: bool = False
+    value: object, buffers: Buffers, storing: bool = False, reach: list[Any] | None = None
 ) -> tuple[str, tuple[str, ...]]:
     """The digest of a value, and the distributions that own the types in it."""
     try:
         if type(value) in _WITHOUT_OWNERS:
             return digest(value, buffers=buffers), ()
-        identity, owned = digest_and_owners(value, buffers=buffers, storing=storing)
+        identity, owned = digest_and_owners(value, buffers=buffers, storing=storing, reach=reach)
     except Undigestible as error:
         raise Unstorable(error.path, error.type, error.why) from error
     return identity, tuple(sorted(owned))
