@@ -19,16 +19,16 @@ from prefect_mlpipe.core.leases.leases import Leases
 from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.core.record import Record
 from prefect_mlpipe.current import Current
-from prefect_mlpipe.engine.batching import Batch, Batches, Gathered, goes_in_batches
-from prefect_mlpipe.engine.calls import PLAIN, Done, InputLost, StepCall
+from prefect_mlpipe.engine.batching import Gathered
+from prefect_mlpipe.engine.calls import Done, InputLost
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.doubt import Doubt
 from prefect_mlpipe.engine.failing import Failing
-from prefect_mlpipe.engine.loglines import damage
 from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.protocols import BatchPart, Cancel, Outcome, Reporter, Runner
 from prefect_mlpipe.engine.ready import Ready
+from prefect_mlpipe.engine.sending import Sending
 from prefect_mlpipe.engine.states import States
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.engine.turns import Outcomes, Turns
@@ -39,8 +39,6 @@ from prefect_mlpipe.settings import Failures
 TIMEOUT_GRACE_S = 0.5
 # How often it is asked which computes the remaining nodes may need: that looks at all of them.
 RELEASE_S = 0.5
-# Handing an item that is quicker than this to another thread gains nothing.
-QUICK_S = 0.001
 _REPAIRS = 2
 _NONE = frozenset({"NoneType", "builtins.NoneType"})
 
@@ -93,10 +91,20 @@ class Queue:
         self._reporter = reporter
         self._decider = decider
         self._failures = failures
-        self._current = current
         self._clock = clock
         self._doubt = Doubt(outputs.store)
-        self._batches = Batches(runner.slots)
+        self._sending = Sending(
+            outputs=outputs,
+            runner=runner,
+            reporter=reporter,
+            decider=decider,
+            states=self._states,
+            outcomes=self.outcomes,
+            current=current,
+            clock=clock,
+            warn=self.warn,
+        )
+        self._batches = self._sending.batches
         self._until: Callable[[], bool] = lambda: False
         self._leaders: dict[str, StepRun] = {}
         self._keyed: deque[StepRun] = deque()  # their records are asked for in one call
@@ -273,7 +281,7 @@ class Queue:
                 self._fail(run, problem)
                 return
             refreshed = any(reason.kind == "refresh asked" for reason in run.reasons)
-            if self._goes_in_batches(run):
+            if self._sending.goes_in_batches(run):
                 self._batches.gather(Gathered(run, record, refreshed))
                 return
             if not run.node.step.cached:
@@ -287,19 +295,17 @@ class Queue:
             if same and (run.lost is None or record is None or run.lost_with == record):
                 break
             run.lost = None
-        found = damage(run)
-        if found is not None:
-            self.warn(found)
-        run.manifest = self._decider.kept(run.node, run.manifest)
         self._submit(run, replace=refreshed or record is not None)
 
-    def _goes_in_batches(self, run: StepRun) -> bool:
-        group = run.group
-        if group is None:
-            return False
-        if group.batches is None:
-            group.batches = goes_in_batches(run.node.step) and self._runner.slots(group) > 0
-        return group.batches
+    def _submit(self, run: StepRun, *, replace: bool, attempt: int = 0) -> None:
+        here = self._is_idle() and not self._turns.waiting
+        outcome = self._sending.submit(run, replace=replace, attempt=attempt, here=here)
+        if outcome is not None:
+            self._take(outcome)
+
+    def _is_idle(self) -> bool:
+        """Return whether there is nothing else to do than what is about to be sent."""
+        return not (self._states.running or self.ready or self._keyed) and not self._until()
 
     def _send_batches(self) -> None:
         """Send items that must run, as far as there is room for more batches."""
@@ -310,7 +316,9 @@ class Queue:
                 continue
             ready = self._taken(items)
             if ready:
-                self._send(group, ready)
+                part = self._sending.submit_batch(group, ready, here=self._is_idle())
+                if part is not None:
+                    self._take(part)
 
     def _taken(self, items: list[Gathered]) -> list[Gathered]:
         """Take the leases of items; give those whose records still are what they were.
@@ -338,33 +346,6 @@ class Queue:
                 run.lost = None
                 self._conclude(run)
         return ready
-
-    def _send(self, group: StepRun, items: list[Gathered]) -> None:
-        runs = [item.run for item in items]
-        calls = []
-        for item in items:
-            run = item.run
-            found = damage(run)
-            if found is not None:
-                self.warn(found)
-            assert run.manifest is not None
-            run.manifest = self._decider.kept(run.node, run.manifest)
-            calls.append(self._call(run, replace=item.refreshed or item.record is not None))
-        if not group.batched:
-            group.batched = True
-            self._reporter.began(group)
-        batch = Batch(group, runs, calls)
-        others = self._states.running or self.ready or self._keyed
-        for run in runs:
-            self._states.started(run)
-        self._batches.sent(batch)
-        each_s = self._batches.item_s(group)
-        if not others and each_s is not None and each_s < QUICK_S and not self._until():
-            part = self._runner.inline_batch(batch)
-            if part is not None:
-                self._take(part)
-                return
-        self._runner.submit_batch(batch, self.outcomes)
 
     def _go_on(self, runs: Iterable[StepRun]) -> None:
         """Take up runs that are not behind another run any more."""
@@ -400,45 +381,6 @@ class Queue:
     def _reuse(self, run: StepRun, record: Record) -> None:
         run.record = record
         self._states.settle(run, "reused")
-
-    def _submit(self, run: StepRun, *, replace: bool, attempt: int = 0) -> None:
-        call = self._call(run, replace=replace, attempt=attempt)
-        self._reporter.reading(run)
-        timed = run.node.step.options.timeout_seconds is not None
-        others = self._states.running or self.ready or self._keyed or self._turns.waiting
-        if not (others or timed) and not self._until():
-            outcome = self._runner.inline(run, call)
-            if outcome is not None:
-                self._take(outcome)
-                return
-        self._states.started(run)
-        self._runner.submit(run, call, self.outcomes)
-
-    def _call(self, run: StepRun, *, replace: bool, attempt: int = 0) -> StepCall:
-        """Make the call of a run that is about to be sent."""
-        assert run.manifest is not None
-        assert run.key is not None
-        node, inputs = run.node, self._outputs.inputs
-        run.call = StepCall(
-            node.step,
-            {
-                name: value if type(value) in PLAIN else inputs(value)
-                for name, value in node.arguments.items()
-            },
-            self._store,
-            run.manifest,
-            run.key,
-            self._current(run),
-            recorded=True,
-            replace=replace,
-            files=[*run.files, *self._decider.keyer.code(node.step, run.name).files],
-            attempt=attempt,
-        )
-        run.submission += 1
-        run.submitted = time.monotonic()
-        run.state = "running"
-        run.started = self._clock()
-        return run.call
 
     # -- what came of it ------------------------------------------------------------------------
 
