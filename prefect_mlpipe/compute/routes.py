@@ -111,7 +111,8 @@ class RoutingRunner:
 
             assert self._context.flow_run is not None
             context = pack_context(self._context, self._store)
-            known = Cluster(name, target, str(self._context.flow_run.id), context)
+            run_id = str(self._context.flow_run.id)
+            known = Cluster(name, target, run_id, context, self._closing)
             self._clusters.append(known)
         return known
 

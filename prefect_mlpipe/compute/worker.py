@@ -11,7 +11,8 @@ import asyncio
 import logging
 import pickle
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from prefect.logging.handlers import APILogWorker
 
 from prefect_mlpipe.compute.context import WorkerContext
 from prefect_mlpipe.compute.tasks import Try
+from prefect_mlpipe.compute.ticket import Phase
 from prefect_mlpipe.compute.travel import (
     Order,
     difference,
@@ -38,6 +40,8 @@ from prefect_mlpipe.engine.calls import Done, InputLost, execute
 from prefect_mlpipe.errors import CodeMismatch, ComputeError, EnvironmentMismatch
 from prefect_mlpipe.steps import Step
 
+logger = logging.getLogger(__name__)
+
 # What came of an order: kind, content, tries, metrics, log lines. Kinds: `done` (a `Done`), `lost`
 # (value, kind, error of an `InputLost`), `failed` (an error, by `pack_error`), `refused` (nothing
 # ran; a `ComputeError`).
@@ -49,8 +53,14 @@ _WITHOUT_CODE = frozenset(
     {"json", "text", "bytes", "npy", "arrow", "pandas", "polars", "file", "folder"}
 )
 _DRAIN_S = 10
+_HEARD_S = 5  # how long a call waits until its beginning is on record
+
+# States of a dask task: while it runs, and when the scheduler wants it no more.
+_RUNS = frozenset({"executing", "long-running"})
+_UNWANTED = frozenset({"released", "cancelled", "forgotten"})
 
 _contexts: dict[str, _Run] = {}
+_tries: dict[str, _NoticedTry] = {}  # dask's key → what runs
 
 
 class RunContext(WorkerPlugin):
@@ -69,6 +79,12 @@ class RunContext(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Keep the context; it is entered when the first task run needs it."""
         _contexts[self._run_id] = _Run(self._data)
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        """Give up a call that nobody waits for any more: its run has ended, or its driver."""
+        attempt = _tries.get(key)
+        if attempt is not None and start in _RUNS and finish in _UNWANTED:
+            attempt.give_up()
 
     def teardown(self, worker: Worker) -> None:
         """Forget the context."""
@@ -170,23 +186,41 @@ def _code_mismatch(order: Order, facts: Mapping[str, Any]) -> CodeMismatch:
     )
 
 
+Tell = Callable[[int, Phase], Future[Any] | None]
+
+
 class _NoticedTry(Try):
-    """A try whose beginnings and ends the driver is told of, for timeouts and dead workers."""
+    """A try whose beginnings and ends the driver is told of, for timeouts and dead workers.
 
-    __slots__ = ("_address", "_tell")
+    The scheduler has it on record that the call was taken up before its function begins: a function
+    that kills the worker at once is to blame for that.
+    """
 
-    def __init__(self, call: Any, tell: Any, address: str) -> None:
+    __slots__ = ("_address", "_taken", "_tell")
+
+    def __init__(
+        self, call: Any, tell: Callable[[int, Phase], Future[Any] | None], address: str
+    ) -> None:
         super().__init__(call)
         self._tell = tell
         self._address = address
+        self._taken = tell(call.attempt + 1, "taken")  # goes its way while Prefect prepares the run
 
     def execute(self) -> Done:
-        self._tell(self.call.attempt + 1, True)
+        attempt = self.call.attempt + 1
+        self._tell(attempt, "begins")
+        _await_heard(self._taken or self._tell(attempt, "taken"))
+        self._taken = None
         try:
             return execute(self.call, self._check)
         except BaseException:
-            self._tell(self.call.attempt, False)
+            self._tell(self.call.attempt, "failed")
             raise
+
+    def give_up(self) -> None:
+        """Have nothing recorded of this call, and nothing tried again."""
+        self.given_up = True
+        self.call.recorded = False
 
     def _check(self, stored: StoredValue, value: Any) -> None:
         """Refuse a stored input whose class is another here than where it was made.
@@ -227,7 +261,12 @@ def run_order(data: bytes) -> Result:
     attempt = _NoticedTry(call, partial(_tell, worker, order), worker.address)
     task = context.task_runs.task(step, call.attempt)
     task_run = context.task_runs.task_run(task, order.name, order.parents, order.task_run_id)
-    outcome = context.copy().run(context.task_runs.drive, task, task_run, attempt)
+    key = str(worker.get_current_task())
+    _tries[key] = attempt
+    try:
+        outcome = context.copy().run(context.task_runs.drive, task, task_run, attempt)
+    finally:
+        del _tries[key]
     kind, content = _content(order.name, *outcome)
     return (kind, content, call.attempt, call.current.metrics, call.current.logs)
 
@@ -241,9 +280,23 @@ def _content(name: str, done: Done | None, error: BaseException | None) -> tuple
     return "failed", pack_error(error, name)
 
 
-def _tell(worker: Worker, order: Order, attempt: int, begins: bool) -> None:
-    notice = [str(order.task_run_id), order.number, attempt, begins, worker.address]
-    worker.log_event(plugin_name(order.run_id), notice)
+def _tell(worker: Worker, order: Order, attempt: int, phase: Phase) -> Future[Any] | None:
+    """Tell the driver of a try; return what ends when the scheduler has it, of one taken up."""
+    notice = [str(order.task_run_id), order.number, attempt, phase, worker.address]
+    topic = plugin_name(order.run_id)
+    if phase != "taken":
+        worker.log_event(topic, notice)
+        return None
+    said = worker.scheduler.log_event(topic=topic, msg=notice)
+    return asyncio.run_coroutine_threadsafe(said, worker.loop.asyncio_loop)  # type: ignore[attr-defined]
+
+
+def _await_heard(taken: Future[Any] | None) -> None:
+    try:
+        if taken is not None:
+            taken.result(_HEARD_S)
+    except (OSError, TimeoutError) as error:  # a worker without its scheduler soon ends by itself
+        logger.debug("the scheduler does not answer: %r", error)
 
 
 async def flush(run_id: str) -> None:
