@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from distributed import Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
@@ -38,6 +39,7 @@ from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.engine.calls import Done, InputLost, execute
 from prefect_mlpipe.errors import CodeMismatch, ComputeError, EnvironmentMismatch
+from prefect_mlpipe.reporting.task_runs import BulkReporter
 from prefect_mlpipe.steps import Step
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,8 @@ _WITHOUT_CODE = frozenset(
     {"json", "text", "bytes", "npy", "arrow", "pandas", "polars", "file", "folder"}
 )
 _DRAIN_S = 10
-_HEARD_S = 5  # how long a call waits until its beginning is on record
+_CLOSING_S = 5.0  # how long whoever gave a call up has, to close its task run
+_HEARD_S = 5.0  # how long a call waits until its beginning is on record
 
 # States of a dask task: while it runs, and when the scheduler wants it no more.
 _RUNS = frozenset({"executing", "long-running"})
@@ -196,12 +199,11 @@ class _NoticedTry(Try):
     that kills the worker at once is to blame for that.
     """
 
-    __slots__ = ("_address", "_taken", "_tell")
+    __slots__ = ("_address", "_close", "_taken", "_tell")
 
-    def __init__(
-        self, call: Any, tell: Callable[[int, Phase], Future[Any] | None], address: str
-    ) -> None:
+    def __init__(self, call: Any, tell: Tell, address: str, close: Callable[[], object]) -> None:
         super().__init__(call)
+        self._close = close
         self._tell = tell
         self._address = address
         self._taken = tell(call.attempt + 1, "taken")  # goes its way while Prefect prepares the run
@@ -218,9 +220,15 @@ class _NoticedTry(Try):
             raise
 
     def give_up(self) -> None:
-        """Have nothing recorded of this call, and nothing tried again."""
+        """Have nothing recorded of this call, and nothing tried again.
+
+        Whoever gave it up closes its task run, unless it was killed: then that is done here.
+        """
         self.given_up = True
         self.call.recorded = False
+        closing = threading.Timer(_CLOSING_S, self._close)
+        closing.daemon = True
+        closing.start()
 
     def _check(self, stored: StoredValue, value: Any) -> None:
         """Refuse a stored input whose class is another here than where it was made.
@@ -258,7 +266,8 @@ def run_order(data: bytes) -> Result:
         facts = {"error": f"{type(error).__name__}: {error}"}
         return ("refused", _code_mismatch(order, facts), 0, {}, [])
     worker = get_worker()
-    attempt = _NoticedTry(call, partial(_tell, worker, order), worker.address)
+    close = partial(context.copy().run, _close, order, worker.address)
+    attempt = _NoticedTry(call, partial(_tell, worker, order), worker.address, close)
     task = context.task_runs.task(step, call.attempt)
     task_run = context.task_runs.task_run(task, order.name, order.parents, order.task_run_id)
     key = str(worker.get_current_task())
@@ -289,6 +298,16 @@ def _tell(worker: Worker, order: Order, attempt: int, phase: Phase) -> Future[An
         return None
     said = worker.scheduler.log_event(topic=topic, msg=notice)
     return asyncio.run_coroutine_threadsafe(said, worker.loop.asyncio_loop)  # type: ignore[attr-defined]
+
+
+def _close(order: Order, worker: str) -> None:
+    """End the task run of a call that was given up, if nobody else has."""
+    message = (
+        f"Step '{order.name}' was given up on worker {worker}: its run has gone. "
+        "Run again: what has ended is reused."
+    )
+    with BulkReporter(UUID(order.run_id)) as reporter:
+        reporter.report_existing(order.task_run_id, "Crashed", message)
 
 
 def _await_heard(taken: Future[Any] | None) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from prefect_mlpipe import pipeline, step
@@ -36,49 +37,62 @@ def _first_time(folder: str) -> bool:
     return True
 
 
-def _kill() -> None:
+def _kill(folder: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _use_memory() -> None:
+def _use_memory(folder: str) -> None:
     taken = []
     while True:
         taken.append(b"x" * 20_000_000)
         time.sleep(0.02)
 
 
-def _hold_the_lock() -> None:
+def _hold_the_lock(folder: str) -> None:
     """Compute in C for a while without letting another thread of this process run."""
-    until = time.monotonic() + 8
+    until = time.monotonic() + 12
     while time.monotonic() < until:
-        sum(range(30_000_000))
+        sum(range(400_000_000))
 
 
-def _exit(error: BaseException) -> None:
-    raise error
+def _raise(folder: str) -> None:
+    raise ExitError("enough")
 
 
 def meet(how: str, folder: str) -> None:
     """Meet a fault, unless it is over."""
-    spared = Path(folder, "spared")
-    if how == "wait":
-        until = time.monotonic() + LONG_S
-        while not spared.exists() and time.monotonic() < until:
-            time.sleep(0.05)
-    elif how == "killed once":
-        if _first_time(folder):
-            _kill()
-    elif not spared.exists():
-        {
-            "killed": _kill,
-            "memory": _use_memory,
-            "os._exit": lambda: os._exit(3),
-            "sys.exit": sys.exit,
-            "ExitError": lambda: _exit(ExitError("enough")),
-            "segfault": lambda: ctypes.string_at(0),
-            "lock": _hold_the_lock,
-            "stuck": lambda: ctypes.PyDLL(None).sleep(int(LONG_S)),  # with the lock, in C
-        }[how]()
+    if not Path(folder, "spared").exists():
+        _FAULTS[how](folder)
+
+
+def _wait(folder: str) -> None:
+    until = time.monotonic() + LONG_S
+    while not Path(folder, "spared").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _kill_once(folder: str) -> None:
+    if _first_time(folder):
+        _kill(folder)
+
+
+def _get_stuck(folder: str) -> None:
+    """Wait in C code and let no other thread of this process run."""
+    ctypes.PyDLL(None).sleep(int(LONG_S))
+
+
+_FAULTS: dict[str, Callable[[str], object]] = {
+    "wait": _wait,
+    "killed once": _kill_once,
+    "killed": _kill,
+    "memory": _use_memory,
+    "os._exit": lambda folder: os._exit(3),
+    "sys.exit": lambda folder: sys.exit(),
+    "ExitError": _raise,
+    "segfault": lambda folder: ctypes.string_at(0),
+    "lock": _hold_the_lock,
+    "stuck": _get_stuck,
+}
 
 
 @step
