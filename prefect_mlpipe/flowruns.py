@@ -195,33 +195,43 @@ class FlowReporter:
         self._logger.info("%s: waits for %s", run.name, holder)
 
     def closing(self, task_run_id: UUID, state: str, message: str) -> None:
-        """End a task run that Prefect's engine will not end."""
-        self._tasks.report_existing(task_run_id, state, message)
+        """End a task run that Prefect's engine will not end.
+
+        One that has ended well may be unknown to the API: its worker died before it told of it.
+        """
+        runs = self._engine.all_runs() if self._engine is not None else ()
+        run = next((each for each in runs if each.task_run_id == task_run_id), None)
+        if state in ("Completed", "Failed") and run is not None:
+            self._report(run, task_run_id)
+        else:
+            self._tasks.report_existing(task_run_id, state, message)
 
     def settled(self, run: StepRun) -> None:
         """Report what became of a step."""
         self._log(run)
         if run.task_run_id is not None and run.state in ("ran", "failed", "cancelled"):
+            if isinstance(run.error, ComputeError):  # the worker that died may have told of nothing
+                self._report(run, run.task_run_id)
             return  # Prefect's engine has told of it, or it was closed
         if run.group is not None and len(run.group.items or ()) > SHOWN_ITEMS:
             return
-        self._report(run)
-
-    def _report(self, run: StepRun) -> None:
         (run.task_run_id,) = task_run_ids(1)
+        self._report(run, run.task_run_id)
+
+    def _report(self, run: StepRun, task_run_id: UUID) -> None:
         now = datetime.now(UTC)
         state, message = _state(run)
         self._tasks.report(
             TaskRunReport(
-                run.task_run_id,
+                task_run_id,
                 run.name,
                 run.node.step.qualified_name,
-                str(run.task_run_id),
+                str(task_run_id),
                 state,
                 message,
                 tuple(parent_ids(run)),
                 now if run.started is None else datetime.fromtimestamp(run.started, UTC),
-                now,
+                now if run.ended is None else datetime.fromtimestamp(run.ended, UTC),
             )
         )
 

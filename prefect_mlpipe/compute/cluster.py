@@ -28,7 +28,7 @@ from distributed import KilledWorker
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from prefect_mlpipe.compute.clusters import ClusterTarget
-from prefect_mlpipe.compute.connection import CLOSE_S, UNANSWERED, Connection, Found
+from prefect_mlpipe.compute.connection import CLOSE_S, KILL_S, UNANSWERED, Connection, Found
 from prefect_mlpipe.compute.deaths import (
     DISCONNECTED,
     MEMORY_TOPIC,
@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 WATCH_S = 1.0
 MOURN_S = 3.0  # how long a death waits for what its nanny has to say of it
-REPORTED_S = 10.0  # after so long a worker has told the API of what ended there
+REPORTED_S = 10.0  # after so long a worker that lives has told the API of what ended there
 
 Closing = Callable[[UUID, str, str], object]
 
@@ -300,6 +300,7 @@ class Cluster:
         elif isinstance(error, NoValidWorkerError | NoWorkerError):
             self._settle(ticket, None, self._no_such_worker(ticket))
         elif isinstance(error, CancelledError | concurrent.futures.CancelledError):
+            logger.debug("%s: taken back: %r", ticket.name, error)
             ticket.future = None
             ticket.stranded = True  # the connection was lost, and with it all that was sent
         else:
@@ -411,7 +412,8 @@ class Cluster:
     def _watch(self) -> None:
         """See to it that nothing waits for what will not come."""
         self._watched = now = time.monotonic()
-        while self._ended_lately and now - self._ended_lately[0][0] > REPORTED_S:
+        kept_s = REPORTED_S + 2 * self.target.silent_s  # one that is silent may not have lived
+        while self._ended_lately and now - self._ended_lately[0][0] > kept_s:
             self._ended_lately.popleft()
         if not self._opened or self._broken is not None:
             return
@@ -474,6 +476,7 @@ class Cluster:
             return
         self._causes[worker] = cause = of_silence(seconds, found.pulse)
         logger.warning("compute %s: kills worker %s: %s", self.name, worker, cause.because)
+        self._suspects[worker] = time.monotonic() + KILL_S  # by then it is gone
         self._connection.kill(worker)
 
     # -- the end --------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ def worker_lost(ticket: Ticket, compute: str, cause: Cause) -> WorkerLost:
 
 def scheduler_lost(ticket: Ticket, compute: str, scheduler: str, why: str) -> WorkerLost:
     """Return the error for a step whose cluster cannot be reached any more."""
-    worker = {"worker": ticket.worker} if ticket.begun else {}
+    worker = {"worker": ticket.worker} if ticket.worker else {}
     return WorkerLost(
         f"Step '{ticket.name}' was on a cluster whose scheduler is gone.",
         {"compute": compute, "scheduler": scheduler, **worker, "because": why},

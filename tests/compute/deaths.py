@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tests.compute.faults import FAULTS, VALUE, Fault, Suffered, suffer
@@ -53,24 +54,23 @@ def main(tries: int, only: str) -> int:
     from tests.server import running_server
 
     rows, bad, began = [TITLES], 0, time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mlpipe-deaths-") as folder:
-        with running_server(Path(folder)) as server:
-            os.environ["PREFECT_API_URL"] = server.api_url
-            with temporary_settings({PREFECT_API_URL: server.api_url}):
-                stage = Stage()
-                for number, fault in enumerate(f for f in FAULTS if only in f.name):
-                    if time.monotonic() - began > LIMIT_S:
-                        print(f"{fault.name}: left out, the time is up", file=sys.stderr)
-                        continue
-                    suffered = [
-                        suffer(fault, stage, Path(folder, f"{number}-{each}"))
-                        for each in range(tries)
-                    ]
-                    for each in suffered:
-                        bad += len(each.wrong())
-                        print(fault.name, f"{each.seconds:.1f} s", *each.wrong(), sep=": ")
-                    rows.append(row(fault, suffered))
-                stage.close()
+    with (
+        tempfile.TemporaryDirectory(prefix="mlpipe-deaths-") as folder,
+        running_server(Path(folder)) as server,
+        temporary_settings({PREFECT_API_URL: server.api_url}),
+        closing(Stage()) as stage,
+    ):
+        os.environ["PREFECT_API_URL"] = server.api_url  # for drivers and workers
+        for number, fault in enumerate(each for each in FAULTS if only in each.name):
+            if time.monotonic() - began > LIMIT_S:
+                print(f"{fault.name}: left out, the time is up", file=sys.stderr)
+                continue
+            folders = [Path(folder, f"{number}-{each}") for each in range(tries)]
+            suffered = [suffer(fault, stage, each) for each in folders]
+            for each in suffered:
+                bad += len(each.wrong())
+                print(fault.name, f"{each.seconds:.1f} s", *each.wrong(), sep=": ", flush=True)
+            rows.append(row(fault, suffered))
     print(table(rows))
     return int(bad > 0)
 

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,6 @@ from tests.compute.stage import (
     Network,
     Stage,
     children,
-    closing,
     is_alive,
     wait_for,
 )
@@ -144,14 +143,15 @@ def _says(what: str, said: str) -> bool:
 def given(stage: Stage) -> Iterator[Place]:
     """A cluster that is there, set up as ours are."""
     cluster = stage.given()
+    wait_for(lambda: len(cluster.scheduler_info["workers"]) == 2, SHOWN_S, "the return of workers")
     yield Place(Dask(address=cluster.scheduler_address, silent_s=SILENT_S), cluster=cluster)
 
 
 @contextlib.contextmanager
 def given_without_another_try(stage: Stage) -> Iterator[Place]:
     """The same, where a step is not sent to another worker."""
-    address = stage.given().scheduler_address
-    yield Place(Dask(address=address, silent_s=SILENT_S, allowed_failures=0))
+    with given(stage) as place:
+        yield Place(place.target.model_copy(update={"allowed_failures": 0}))
 
 
 @contextlib.contextmanager
@@ -163,8 +163,8 @@ def foreign(stage: Stage) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def foreign_of_its_own(stage: Stage) -> Iterator[Place]:
-    """Somebody's cluster, which does not outlive the fault."""
-    with closing(Foreign(workers=1)) as cluster:
+    """Somebody's cluster, which does not outlive the fault as it was."""
+    with closing(Foreign()) as cluster:
         yield Place(Dask(address=cluster.address, silent_s=SILENT_S), cluster)
 
 
@@ -256,7 +256,7 @@ FAULTS = (
     Fault(
         "worker and nanny stopped",
         "wait",
-        foreign,
+        foreign_of_its_own,
         2,
         state="Completed",
         strike=stop_worker_and_nanny,

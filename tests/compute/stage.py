@@ -11,7 +11,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ class Stage:
     """The clusters that faults share as long as these outlive them."""
 
     def __init__(self) -> None:
+        resource_tracker.ensure_running()  # Python's own, which stays once a process was spawned
         self._given: Any = None
         self._foreign: Foreign | None = None
 
@@ -172,12 +174,3 @@ class Stage:
             self._given.close()
         if self._foreign is not None:
             self._foreign.close()
-
-
-@contextlib.contextmanager
-def closing(thing: Any) -> Iterator[Any]:
-    """As `contextlib.closing`, but closes only once."""
-    try:
-        yield thing
-    finally:
-        thing.close()
