@@ -255,9 +255,10 @@ class Cluster:
         ticket = self._tickets.get(name)
         if ticket is None or number != ticket.number:
             return
-        before = ticket.worker
+        before, deaths = ticket.worker, ticket.deaths
         ticket.notice(attempt, phase, worker)
-        if not ticket.may_go_again(self.target.allowed_failures):
+        again = ticket.deaths > deaths  # on a scheduler that took no plugin
+        if again and not ticket.may_go_again(self.target.allowed_failures):
             self._lose(ticket, self._causes.get(before, UNKNOWN))
 
     def _ended(self, ticket: Ticket, number: int, result: Result) -> None:

@@ -344,12 +344,13 @@ def _run_in_a_process(suffered: Suffered, place: Place, folder: Path, store: Sto
         )
     worker = worker_of("doomed", folder)
     workers = [worker, worker_of("first", folder)]
+    run_id = (folder / "run").read_text()
+    states(run_id, expected="Running")  # what the worker has to say of it has gone out
     struck = time.monotonic()
     driver.send_signal(fault.driver)
     driver.wait(SHOWN_S)
     if place.target.address is None:
         wait_for(lambda: not any(map(is_alive, workers)), SHOWN_S, "the end of the workers")
-    run_id = (folder / "run").read_text()
     suffered.states = states(run_id, expected=fault.state)
     suffered.seconds = time.monotonic() - struck
 
