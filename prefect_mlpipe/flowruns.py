@@ -209,17 +209,27 @@ class FlowReporter:
         self._logger.info("%s: waits for %s", run.name, holder)
 
     def closing(self, task_run_id: UUID, state: str, message: str) -> None:
-        """End a task run that Prefect's engine will not end."""
-        self._tasks.report_existing(task_run_id, state, message)
+        """End a task run that Prefect's engine will not end.
+
+        One that has ended well may be unknown to the API: its worker died before it told of it.
+        """
+        runs = self._engine.all_runs() if self._engine is not None else ()
+        run = next((each for each in runs if each.task_run_id == task_run_id), None)
+        if state in ("Completed", "Failed") and run is not None:
+            self._report(run, *_state(run), again=True)
+        else:
+            self._tasks.report_existing(task_run_id, state, message)
 
     def settled(self, run: StepRun) -> None:
         """Report what became of a step."""
         self._log(run)
         ended = run.state in ("ran", "failed", "cancelled")
         if run.task_run_id is not None and ended and not run.batched:
+            if isinstance(run.error, ComputeError):  # the worker that died may have told of nothing
+                self._report(run, *_state(run), again=True)
             return  # Prefect's engine has told of it, or it was closed
         if run.group is None or self._is_shown(run, run.group):
-            self._report(run, *_state(run))
+            self._report(run, *_state(run), again=run.batched)
 
     def _is_shown(self, item: StepRun, group: StepRun) -> bool:
         """Return whether an item of a mapped step is shown: of many some, and those that failed."""
@@ -228,21 +238,23 @@ class FlowReporter:
             return len(group.failed_items) <= SHOWN_FAILURES
         return len(items) <= SHOWN_ITEMS or item in items[:SAMPLE]
 
-    def _report(self, run: StepRun, state: str, message: str) -> None:
-        if run.task_run_id is None or not run.batched:
+    def _report(self, run: StepRun, state: str, message: str, *, again: bool = False) -> None:
+        """Report a step; once more under the same id, if that is known already."""
+        if run.task_run_id is None or not again:
             (run.task_run_id,) = task_run_ids(1)
+        task_run_id = run.task_run_id
         now = datetime.now(UTC)
         self._tasks.report(
             TaskRunReport(
-                run.task_run_id,
+                task_run_id,
                 run.name,
                 run.node.step.qualified_name,
-                str(run.task_run_id),
+                str(task_run_id),
                 state,
                 message,
                 tuple(parent_ids(run)),
                 now if run.started is None else datetime.fromtimestamp(run.started, UTC),
-                now,
+                now if run.ended is None else datetime.fromtimestamp(run.ended, UTC),
             )
         )
 

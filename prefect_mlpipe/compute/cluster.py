@@ -1,6 +1,7 @@
 """One open cluster: takes calls, sends them to workers, and sees to it that each comes to an end.
 
-Knows dask's client. Knows nothing of graphs, decisions or Prefect.
+Knows calls and what dask says of them. Knows nothing of graphs, decisions or Prefect; what is asked
+of dask is `connection`'s.
 
 All state belongs to one thread, which works through a queue of what is to be done: open, submit,
 take in a result, look after the workers, close. What waits for a worker waits on the client's loop,
@@ -16,22 +17,38 @@ import pickle
 import threading
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, ClassVar
+from uuid import UUID
 
-from distributed import Client, KilledWorker
+from distributed import KilledWorker
 from distributed.scheduler import NoValidWorkerError, NoWorkerError
 
 from prefect_mlpipe.compute.clusters import ClusterTarget
+from prefect_mlpipe.compute.connection import CLOSE_S, KILL_S, UNANSWERED, Connection, Found
+from prefect_mlpipe.compute.deaths import (
+    DISCONNECTED,
+    MEMORY_TOPIC,
+    UNKNOWN,
+    Cause,
+    exit_topic,
+    of_exit,
+    of_memory,
+    of_silence,
+    scheduler_lost,
+    worker_lost,
+)
 from prefect_mlpipe.compute.item_orders import pack_calls
-from prefect_mlpipe.compute.offers import Offer, no_such_worker, offers_of, restrictions
-from prefect_mlpipe.compute.ticket import Ticket, nobody
+from prefect_mlpipe.compute.offers import no_such_worker, restrictions
+from prefect_mlpipe.compute.ticket import Phase, Ticket, nobody
 from prefect_mlpipe.compute.travel import Order, pack_call, pack_step, unpack_error, with_parts
-from prefect_mlpipe.compute.usage import Span, WorkerClock
-from prefect_mlpipe.compute.worker import Result, RunContext, flush, plugin_name, run_order
-from prefect_mlpipe.engine.calls import InputLost
+from prefect_mlpipe.compute.usage import Span
+from prefect_mlpipe.compute.watching import Workers
+from prefect_mlpipe.compute.worker import Result, run_order
+from prefect_mlpipe.engine.calls import Done, InputLost
 from prefect_mlpipe.errors import (
     CodeMismatch,
     ComputeError,
@@ -43,10 +60,11 @@ from prefect_mlpipe.steps import Step
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S = 30
-ANSWER_S = 10.0  # how long the scheduler may take to say what workers there are
-SILENT_S = 30.0  # how long it may not answer at all
-CLOSE_S, WATCH_S = 20.0, 1.0
+WATCH_S = 1.0
+MOURN_S = 3.0  # how long a death waits for what its nanny has to say of it
+REPORTED_S = 10.0  # after so long a worker that lives has told the API of what ended there
+
+Closing = Callable[[UUID, str, str], object]
 
 
 class Cluster:
@@ -59,29 +77,32 @@ class Cluster:
         target: its settings.
         run_id: of the flow run.
         context: the context of the flow run, by `pack_context`.
+        closing: told of task runs (id, state, message) whose worker may have died before it could
+            tell of their end.
     """
 
     # What runs on a worker, and takes what `_order` gives.
     _function: ClassVar[staticmethod[[bytes], Result]] = staticmethod(run_order)
 
-    def __init__(self, name: str, target: ClusterTarget, run_id: str, context: bytes) -> None:
+    def __init__(
+        self, name: str, target: ClusterTarget, run_id: str, context: bytes, closing: Closing
+    ) -> None:
         self.name = name
         self.target = target
         self._run_id = run_id
-        self._context = context
-        self._cluster: Any = None
-        self._client: Any = None  # dask's client is not annotated
+        self._closing = closing
+        self._connection = Connection(name, target, run_id, context, self._hear)
+        self._opened = self._lost = self._closed = False
         self._broken: ComputeError | None = None
         self._tickets: dict[str, Ticket] = {}
         self._steps: dict[tuple[Step[..., Any], bool], bytes] = {}
-        self._restarted: set[str] = set()
-        self._replacing: list[threading.Thread] = []
-        self._threads = 0
-        self._had: list[Offer] = []  # what workers have offered at any time
-        self._without_workers: float | None = None
-        self._answered = self._watched = time.monotonic()
-        self._closed = False
-        self._clock = WorkerClock(given=target.address is not None)
+        self._workers = Workers(time.monotonic())
+        self._causes: dict[str, Cause] = {}  # worker → why it died
+        self._mourned: dict[str, list[tuple[Ticket, int]]] = {}  # worker → what was there
+        self._replaced: set[str] = set()  # workers that died for a step's timeout
+        self._suspects: dict[str, float] = {}  # silent worker → when it was last examined
+        self._ended_lately: deque[tuple[float, str, UUID, str]] = deque()
+        self._watched = time.monotonic()
         self._inbox: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._inbox.put(self._open)
         self._thread = threading.Thread(target=self._work, name=f"mlpipe-{name}", daemon=True)
@@ -90,11 +111,15 @@ class Cluster:
     @property
     def threads(self) -> int:
         """How many calls its workers run at a time, as far as that is known."""
-        return self._threads
+        return int(sum(offer.cpus for offer in list(self._workers.offers.values())))
+
+    def span(self) -> Span:
+        """Return how long it was open, so far."""
+        return self._connection.clock.span(self.target)
 
     def submit(self, ticket: Ticket) -> None:
         """Send a call to a worker; its `settle` is told what came of it."""
-        self._inbox.put(partial(self._take, ticket))
+        self._queue(self._take, ticket)
 
     def abandon(self, ticket: Ticket, *, replace_worker: bool) -> None:
         """Drop a call; nothing more is told of it.
@@ -105,17 +130,16 @@ class Cluster:
                 ends a call that blocks.
         """
         ticket.settle = nobody
-        self._inbox.put(partial(self._drop, ticket, replace_worker))
+        self._queue(self._drop, ticket, replace_worker)
 
     def close(self, *, wait: bool) -> None:
         """Bring the workers' reports home and close what is ours; leave a given cluster running."""
         self._inbox.put(self._shut)
         if wait:
-            self._thread.join(CLOSE_S)
+            self._thread.join(4 * CLOSE_S)
 
-    def span(self) -> Span:
-        """Return how long it was open, so far."""
-        return self._clock.span(self.target)
+    def _queue(self, call: Callable[..., object], *args: Any) -> None:
+        self._inbox.put(partial(call, *args))
 
     # -- the thread -----------------------------------------------------------------------------
 
@@ -139,7 +163,10 @@ class Cluster:
                 error,
                 ComputeUnavailable(
                     f"Compute '{self.name}' does not work.",
-                    {"cluster": self._address, "error": f"{type(error).__name__}: {error}"},
+                    {
+                        "cluster": self._connection.address,
+                        "error": f"{type(error).__name__}: {error}",
+                    },
                     "See the log of its scheduler.",
                 ),
             )
@@ -150,30 +177,12 @@ class Cluster:
 
     def _open(self) -> None:
         started = time.monotonic()
-        self._cluster = self.target.start()
-        where = self.target.address if self._cluster is None else self._cluster
-        try:
-            self._client = Client(  # type: ignore[no-untyped-call]
-                where, timeout=CONNECT_S, set_as_default=False
-            )
-        except (OSError, TimeoutError) as error:
-            raise ComputeUnavailable(
-                f"Compute '{self.name}' does not answer.",
-                {"address": self.target.address, "error": f"{type(error).__name__}: {error}"},
-                "Start its scheduler, or correct the address.",
-            ) from error
-        self._client.register_plugin(RunContext(self._run_id, self._context))
-        self._client.subscribe_topic(plugin_name(self._run_id), self._hear)
-        self._client.subscribe_topic("all", self._clock.hear)
-        self._clock.there(self._client.scheduler_info(n_workers=-1)["workers"])
+        self._connection.open()
+        self._opened = True
+        self._workers.answered = time.monotonic()
         seconds = time.monotonic() - started
-        logger.info("compute %s: open after %.1f s (%s)", self.name, seconds, self._address)
-
-    @property
-    def _address(self) -> str:
-        if self._client is None or self._client.scheduler is None:
-            return self.target.address or "not started"
-        return str(self._client.scheduler.address)
+        where = self._connection.address
+        logger.info("compute %s: open after %.1f s (%s)", self.name, seconds, where)
 
     # -- calls ----------------------------------------------------------------------------------
 
@@ -186,32 +195,30 @@ class Cluster:
 
     def _send(self, ticket: Ticket) -> None:
         """Submit a call for the first time or again."""
+        ticket.begun = False
+        ticket.stranded = not self._connection.running
+        if ticket.stranded:
+            return
         try:
             where = self._place(ticket)
             order = self._order(ticket)
         except MlpipeError as error:
             self._settle(ticket, None, error)
             return
-        ticket.begun = False
-        future = self._client.submit(
-            self._function,
-            order,
-            key=f"{ticket.call.step.name}-{ticket.id}-{ticket.number}",
-            pure=False,
-            retries=0,
-            **where,
-        )
-        ticket.future = future
-        self._client.loop.add_callback(self._collect, ticket, ticket.number, future)
+        except UNANSWERED:
+            ticket.stranded = True
+            return
+        key = f"{ticket.call.step.name}-{ticket.id}-{ticket.number}"
+        ticket.future = self._connection.submit(self._function, order, key, where)
+        collect = partial(self._collect, ticket, ticket.number, ticket.future)
+        self._connection.follow(collect)
 
     def _place(self, ticket: Ticket) -> dict[str, Any]:
         if not ticket.needs.special:
             return {}
-        offers = self._offers()
-        if offers and not any(offer.fits(ticket.needs) for offer in self._had):
-            raise no_such_worker(
-                ticket.name, self.name, ticket.needs, self._address, offers.values()
-            )
+        offers = self._workers.take_in(self._connection.workers(), time.monotonic())
+        if self._workers.hopeless(ticket.needs):
+            raise self._no_such_worker(ticket)
         where = restrictions(ticket.needs, offers)
         ticket.pinned = tuple(where.get("workers", ()))
         return where
@@ -250,22 +257,28 @@ class Cluster:
         try:
             result = await future
         except (Exception, CancelledError, concurrent.futures.CancelledError) as error:
-            self._inbox.put(partial(self._failed, ticket, number, error))
+            self._queue(self._failed, ticket, number, error)
         else:
-            self._inbox.put(partial(self._ended, ticket, number, result))
+            self._queue(self._ended, ticket, number, result)
 
-    def _hear(self, event: tuple[float, list[Any]]) -> None:
-        """Take in a notice, on the client's loop."""
-        self._inbox.put(partial(self._noticed, *event[1]))
+    def _hear(self, topic: str, event: Any) -> None:
+        """Take in an event, on the client's loop."""
+        if topic == MEMORY_TOPIC:
+            self._queue(self._ran_out_of_memory, event)
+        elif topic == exit_topic(self._run_id):
+            self._queue(self._exited, event["worker"], event["status"])
+        else:
+            self._queue(self._noticed, *event)
 
-    def _noticed(self, name: str, number: int, attempt: int, begins: bool, worker: str) -> None:
+    def _noticed(self, name: str, number: int, attempt: int, phase: Phase, worker: str) -> None:
         ticket = self._tickets.get(name)
         if ticket is None or number != ticket.number:
             return
-        deaths = ticket.deaths
-        ticket.notice(attempt, begins, worker)
-        if ticket.deaths > deaths and not ticket.may_go_again(self.target.allowed_failures):
-            self._lose(ticket)
+        before, deaths = ticket.worker, ticket.deaths
+        ticket.notice(attempt, phase, worker)
+        again = ticket.deaths > deaths  # on a scheduler that took no plugin
+        if again and not ticket.may_go_again(self.target.allowed_failures):
+            self._lose(ticket, self._causes.get(before, UNKNOWN))
 
     def _ended(self, ticket: Ticket, number: int, result: Result) -> None:
         if not self._awaited(ticket, number):
@@ -283,6 +296,9 @@ class Cluster:
         call.attempt, call.attempt_started = attempts, 0.0
         call.current.metrics, call.current.logs = dict(metrics), logs
         ticket.ever_begun = True
+        state = "Failed" if kind == "failed" else "Completed"
+        lately = (time.monotonic(), ticket.worker, ticket.task_run_id, state)
+        self._ended_lately.append(lately)
         if kind == "done":
             self._settle(ticket, content, None)
         elif kind == "lost":
@@ -305,11 +321,13 @@ class Cluster:
         if not self._awaited(ticket, number):
             return
         if isinstance(error, KilledWorker):
-            self._killed(ticket, error)
+            self._mourn(ticket, number, error.last_worker.address)
         elif isinstance(error, NoValidWorkerError | NoWorkerError):
-            self._no_worker(ticket)
+            self._settle(ticket, None, self._no_such_worker(ticket))
         elif isinstance(error, CancelledError | concurrent.futures.CancelledError):
-            self._settle(ticket, None, self._scheduler_lost(ticket, str(error)))
+            logger.debug("%s: taken back: %r", ticket.name, error)
+            ticket.future = None
+            ticket.stranded = True  # the connection was lost, and with it all that was sent
         else:
             self._settle(ticket, None, self._unusable(ticket, error))
 
@@ -324,77 +342,87 @@ class Cluster:
     def _drop(self, ticket: Ticket, replace_worker: bool) -> None:
         self._tickets.pop(ticket.id, None)
         future, ticket.future = ticket.future, None
-        self._cancel(future)
+        self._connection.cancel(future)
         if replace_worker and ticket.begun:
-            self._replace(ticket.worker)
-
-    def _cancel(self, future: Any) -> None:
-        """Take back a submission, on the client's loop: the scheduler may not answer."""
-        if future is not None:
-            cancel = partial(self._client.cancel, [future], asynchronous=True)
-            self._client.loop.add_callback(cancel)
-
-    def _replace(self, worker: str) -> None:
-        """Kill a worker; its nanny starts another. Does not wait for that."""
-        self._restarted.add(worker)
-        restart = partial(
-            self._client.sync,
-            self._client.scheduler.restart_workers,
-            workers=[worker],
-            timeout=ANSWER_S,
-            wait_for_workers=False,
-            on_error="return",
-            stimulus_id="mlpipe-timeout",
-            callback_timeout=2 * ANSWER_S,
-        )
-
-        def replace() -> None:
-            try:
-                restart()
-            except Exception as error:  # the scheduler is gone, or the cluster is closed
-                logger.debug("compute %s: worker %s not replaced: %r", self.name, worker, error)
-
-        replacing = threading.Thread(target=replace, name="mlpipe-replace-worker", daemon=True)
-        replacing.start()
-        self._replacing.append(replacing)
+            self._replaced.add(ticket.worker)
+            self._connection.kill(ticket.worker)
 
     # -- deaths ---------------------------------------------------------------------------------
 
-    def _killed(self, ticket: Ticket, error: KilledWorker) -> None:
-        worker = error.last_worker.address
+    def _ran_out_of_memory(self, event: dict[str, Any]) -> None:
+        offer = self._workers.offers.get(event["worker"])
+        self._causes[event["worker"]] = of_memory(event, offer)
+
+    def _exited(self, worker: str, status: int) -> None:
+        self._causes.setdefault(worker, of_exit(status))
+        self._bury(worker)
+
+    def _mourn(self, ticket: Ticket, number: int, worker: str) -> None:
+        """Take in a death; what its nanny has to say of it may come a moment later."""
         ticket.worker = worker
-        ticket.died(blameless=worker in self._restarted)
-        if ticket.may_go_again(self.target.allowed_failures):
+        self._mourned.setdefault(worker, []).append((ticket, number))
+        wait_s = 0.0 if worker in self._causes or worker in self._replaced else MOURN_S
+        self._connection.later(wait_s, partial(self._queue, self._bury, worker))
+
+    def _bury(self, worker: str) -> None:
+        """Send what was on a worker that died to others."""
+        mourned = self._mourned.pop(worker, None)
+        if mourned is None:
+            return
+        self._close_lately_ended(worker)
+        cause = self._causes.get(worker, UNKNOWN)
+        for ticket, number in mourned:
+            if self._awaited(ticket, number):
+                self._go_again(ticket, cause, blameless=worker in self._replaced)
+
+    def _go_again(self, ticket: Ticket, cause: Cause, *, blameless: bool) -> None:
+        """Send a call to another worker, if it may be."""
+        ticket.died(blameless=blameless)
+        done = self._recorded(ticket)
+        if done is not None:
+            self._settle(ticket, done, None)
+            self._closing(ticket.task_run_id, "Completed", "its worker died after it was recorded")
+        elif ticket.may_go_again(self.target.allowed_failures):
             logger.warning(
-                "%s: worker %s died, the step is sent to another one", ticket.name, worker
+                "%s: its worker %s is lost (%s); the step is sent to another one",
+                ticket.name,
+                ticket.worker,
+                cause.because,
             )
             self._send(ticket)
         else:
-            self._lose(ticket)
+            self._lose(ticket, cause)
 
-    def _lose(self, ticket: Ticket) -> None:
-        died = ticket.deaths + ticket.unlucky
-        times = f"{died} times" if died > 1 else "once"
-        error = WorkerLost(
-            f"Step '{ticket.name}' was on a worker that died {times}.",
-            {"compute": self.name, "worker": ticket.worker, "tries": ticket.call.attempt},
-            "The step may have used more memory than the worker has, or have ended its process. "
-            f"Raise memory_limit of compute '{self.name}', or memory in the step's Resources.",
-        )
-        self._cancel(ticket.future)
-        self._settle(ticket, None, error)
+    def _recorded(self, ticket: Ticket) -> Done | None:
+        """Return what a call has recorded before its worker died, if it has: it need not run."""
+        call = ticket.call
+        if ticket.calls:  # of a batch, whoever takes the rest up looks
+            return None
+        if call.replace:  # what stands may be what was there before
+            return None
+        record = call.store.records.read(call.key)
+        if record is None:
+            return None
+        return Done(record, record.provenance.get("run_id") == call.current.run_id)
+
+    def _close_lately_ended(self, worker: str) -> None:
+        """See to it that what has ended on a worker before it died has also ended for Prefect."""
+        for _, there, task_run_id, state in self._ended_lately:
+            if there == worker:
+                self._closing(task_run_id, state, f"its worker {worker} died soon afterwards")
+
+    def _lose(self, ticket: Ticket, cause: Cause) -> None:
+        self._connection.cancel(ticket.future)
+        self._settle(ticket, None, worker_lost(ticket, self.name, cause))
 
     def _scheduler_lost(self, ticket: Ticket, why: str) -> WorkerLost:
-        return WorkerLost(
-            f"Step '{ticket.name}' was on a cluster whose scheduler is gone.",
-            {"compute": self.name, "scheduler": self._address, "because": why},
-            "Run again: what has ended is reused.",
-        )
+        return scheduler_lost(ticket, self.name, self._connection.address, why)
 
-    def _no_worker(self, ticket: Ticket) -> None:
-        offers = self._offers()
-        error = no_such_worker(ticket.name, self.name, ticket.needs, self._address, offers.values())
-        self._settle(ticket, None, error)
+    def _no_such_worker(self, ticket: Ticket) -> ComputeError:
+        offers = self._workers.offers.values()
+        return no_such_worker(
+            ticket.name, self.name, ticket.needs, self._connection.address, offers
+        )
 
     def _unusable(self, ticket: Ticket, error: BaseException) -> ComputeUnavailable:
         unusable = ComputeUnavailable(
@@ -406,77 +434,82 @@ class Cluster:
         unusable.__cause__ = error
         return unusable
 
-    def _offers(self) -> dict[str, Offer]:
-        """Ask the scheduler what workers there are."""
-        known: Mapping[str, Any] = self._client.sync(
-            self._client.scheduler.identity, n_workers=-1, callback_timeout=ANSWER_S
-        )
-        self._answered = time.monotonic()
-        offers = offers_of(known["workers"])
-        self._threads = int(sum(offer.cpus for offer in offers.values()))
-        self._had = [*{str(offer): offer for offer in (*self._had, *offers.values())}.values()]
-        return offers
+    # -- the watch ------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         """See to it that nothing waits for what will not come."""
-        self._watched = time.monotonic()
-        if not self._tickets or self._client is None or self._broken is not None:
+        self._watched = now = time.monotonic()
+        kept_s = REPORTED_S + 2 * self.target.silent_s  # one that is silent may not have lived
+        while self._ended_lately and now - self._ended_lately[0][0] > kept_s:
+            self._ended_lately.popleft()
+        if not self._opened or self._broken is not None:
+            return
+        if not self._tickets:
+            self._workers.answered = now  # nobody has asked
             return
         try:
-            offers = self._offers()
-        except (OSError, TimeoutError, concurrent.futures.TimeoutError) as error:
-            gone = self._client.status == "closed"
-            if gone or time.monotonic() - self._answered > SILENT_S:
-                for ticket in list(self._tickets.values()):
-                    self._settle(ticket, None, self._scheduler_lost(ticket, repr(error)))
+            known = self._connection.workers()
+        except UNANSWERED as error:
+            self._unanswered(error)
             return
         now = time.monotonic()
-        self._without_workers = None if offers else self._without_workers or now
-        waited = 0.0 if self._without_workers is None else now - self._without_workers
-        for ticket in list(self._tickets.values()):
-            if ticket.begun:
-                continue
-            if waited > self.target.workers_timeout_s or self._hopeless(ticket, offers):
-                self._no_worker(ticket)
-            elif ticket.pinned and offers and not offers.keys() & set(ticket.pinned):
-                self._send(ticket)  # those that it was to run on were replaced
+        self._workers.take_in(known, now)
+        for worker, seconds in self._workers.silent(now, self.target.silent_s):
+            self._suspect(worker, seconds, now)
+        tickets = list(self._tickets.values())
+        stranded = [ticket for ticket in tickets if ticket.stranded]
+        if stranded and self._connection.running:
+            self._connection.introduce()
+            for ticket in stranded:
+                self._go_again(ticket, DISCONNECTED, blameless=False)
+        for ticket in tickets:
+            if not (ticket.begun or ticket.stranded):
+                self._look_after(ticket, now)
 
-    def _hopeless(self, ticket: Ticket, offers: Mapping[str, Offer]) -> bool:
-        return bool(offers) and not any(offer.fits(ticket.needs) for offer in self._had)
+    def _unanswered(self, error: BaseException) -> None:
+        silent_s = time.monotonic() - self._workers.answered
+        if self._connection.closed or silent_s > self.target.silent_s:
+            self._lost = True
+            why = f"it has not answered for {silent_s:.0f} s ({error!r})"
+            for ticket in list(self._tickets.values()):
+                self._settle(ticket, None, self._scheduler_lost(ticket, why))
+
+    def _look_after(self, ticket: Ticket, now: float) -> None:
+        """See to it that a call that has not begun waits for a worker that may come."""
+        missing_s = self._workers.missing_s(ticket.needs, now)
+        if missing_s > self.target.workers_timeout_s or self._workers.hopeless(ticket.needs):
+            self._connection.cancel(ticket.future)
+            self._settle(ticket, None, self._no_such_worker(ticket))
+            return
+        there = self._workers.offers.keys()
+        if ticket.pinned and there and there.isdisjoint(ticket.pinned):
+            self._send(ticket)  # those that it was to run on were replaced
+
+    def _suspect(self, worker: str, seconds: float, now: float) -> None:
+        """Have a worker examined that was not heard of for too long."""
+        last = self._suspects.get(worker)
+        if last is None or now - last > self.target.silent_s / 3:
+            self._suspects[worker] = now
+            self._connection.examine(worker, partial(self._queue, self._examined, worker, seconds))
+
+    def _examined(self, worker: str, seconds: float, found: Found) -> None:
+        """Kill a silent worker that does nothing; on somebody's cluster only if it is in our way.
+
+        One that computes in C code and holds Python's lock is silent, too: it is left alone.
+        """
+        keys = {ticket.future.key for ticket in self._tickets.values() if ticket.future is not None}
+        in_our_way = self._connection.ours or not keys.isdisjoint(found.holds)
+        if found.pulse == "works" or not in_our_way:
+            return
+        self._causes[worker] = cause = of_silence(seconds, found.pulse)
+        logger.warning("compute %s: kills worker %s: %s", self.name, worker, cause.because)
+        self._suspects[worker] = time.monotonic() + KILL_S  # by then it is gone
+        self._connection.kill(worker)
 
     # -- the end --------------------------------------------------------------------------------
 
     def _shut(self) -> None:
         self._closed = True
-        client = self._client
         for ticket in list(self._tickets.values()):
             self._settle(ticket, None, self._scheduler_lost(ticket, "it was closed"))
-        if self._cluster is None:
-            for replacing in self._replacing:
-                replacing.join(ANSWER_S)
-        if client is not None and client.status == "running":
-            _within(CLOSE_S / 2, partial(self._bring_home, client))
-        for end in (client, self._cluster):
-            if end is not None:
-                _within(CLOSE_S / 2, end.close)
-        self._clock.stop()
-
-    def _bring_home(self, client: Any) -> None:
-        client.unsubscribe_topic("all")  # else the scheduler would tell this client that it leaves
-        client.run(flush, self._run_id, on_error="ignore")
-        if self._cluster is None:
-            client.unregister_worker_plugin(plugin_name(self._run_id))
-
-
-def _within(seconds: float, call: Callable[[], object]) -> None:
-    """Call something that may hang, and go on after some time whatever it does."""
-
-    def run() -> None:
-        try:
-            call()
-        except Exception as error:  # it is closed already, or cannot be reached
-            logger.debug("while closing a cluster: %r", error)
-
-    thread = threading.Thread(target=run, name="mlpipe-close", daemon=True)
-    thread.start()
-    thread.join(seconds)
+        self._connection.close(lost=self._lost)

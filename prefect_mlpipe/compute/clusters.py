@@ -21,8 +21,8 @@ from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import StoreNotShared
 
 # The hangs that these prevent are described in `ClusterTarget.scheduler_settings`.
-_LOST_WORKER_S = 120
 _UNKNOWN_THREADS = 4
+_LOST_WORKER, _LOST_WORKER_S = "distributed.deploy.lost-worker-timeout", 120
 
 
 class ClusterTarget(Target):
@@ -35,6 +35,12 @@ class ClusterTarget(Target):
             reused: it has no effects but its value. Other steps are sent again only as often as
             their `retries` say.
         workers_timeout_s: how long a step waits for a worker while there is none.
+        silent_s: how long nothing may be heard of the scheduler, or of a worker that does nothing,
+            before it is taken for dead. A worker that computes in C code and holds Python's lock
+            can say nothing either; its nanny sees that it takes CPU time, and it is left alone.
+            One that waits in C code with the lock held, or computes so without a nanny, is not:
+            raise this for such steps. A lower limit finds stopped machines sooner, and gives
+            up a connection that would have come back.
     """
 
     # Names of fields that say what to start; none of them goes with `address`.
@@ -44,6 +50,7 @@ class ClusterTarget(Target):
     shared_store: bool = False
     allowed_failures: int = Field(default=2, ge=0)
     workers_timeout_s: float = Field(default=300, gt=0)
+    silent_s: float = Field(default=30, gt=0)
 
     @model_validator(mode="after")
     def _refuse_address_of_ours(self) -> ClusterTarget:
@@ -65,12 +72,14 @@ class ClusterTarget(Target):
 
         A worker that needs longer than `lost-worker-timeout` to come back is given up for good, and
         what waits for it waits for ever. A step whose worker died would be run again without
-        anybody knowing (`allowed-failures`): we send it again ourselves, and count.
+        anybody knowing (`allowed-failures`): we send it again ourselves, and count. After
+        `worker-ttl` a worker that computes in C code and holds Python's lock would be killed: we
+        look for silent workers ourselves, and ask their nannies (`silent_s`).
         """
         return {
-            "distributed.deploy.lost-worker-timeout": f"{_LOST_WORKER_S}s",
             "distributed.scheduler.no-workers-timeout": f"{self.workers_timeout_s}s",
             "distributed.scheduler.allowed-failures": 0,
+            "distributed.scheduler.worker-ttl": None,
             "distributed.scheduler.worker-saturation": 1.0,
             # At INFO each worker writes ten lines when it comes and goes.
             "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning",
@@ -85,6 +94,7 @@ class ClusterTarget(Target):
         if self.address is not None:
             return None
         import dask.config
+        import dask.utils
         import distributed  # sets up its log, too
 
         log = logging.getLogger(distributed.__name__)
@@ -92,10 +102,10 @@ class ClusterTarget(Target):
             log.setLevel(logging.WARNING)
         with dask.config.set(self.scheduler_settings()):
             cluster = self._start()
-        # Read when a worker is lost, so it has to stand for as long as the cluster does.
-        dask.config.set(
-            {"distributed.deploy.lost-worker-timeout": f"{_LOST_WORKER_S}s"},
-        )
+        # Read when a worker is lost, from the settings of the process: so it has to stand for as
+        # long as the cluster does. A longer one of the user's own stays.
+        if dask.utils.parse_timedelta(dask.config.get(_LOST_WORKER)) < _LOST_WORKER_S:
+            dask.config.set({_LOST_WORKER: f"{_LOST_WORKER_S}s"})
         return cluster
 
     @property

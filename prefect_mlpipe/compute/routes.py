@@ -172,7 +172,7 @@ class RoutingRunner:
 
         assert self._context.flow_run is not None
         context = pack_context(self._context, self._store)
-        return Cluster(name, target, str(self._context.flow_run.id), context)
+        return Cluster(name, target, str(self._context.flow_run.id), context, self._closing)
 
     def abandon(self, run: StepRun, state: str, message: str) -> None:
         """Give up a call; a worker on which it blocks past its timeout is replaced."""

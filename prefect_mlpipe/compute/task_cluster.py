@@ -110,6 +110,9 @@ class TaskCluster(Cluster):
             known = self._packed[id(task)] = (task, pack(task.name, "its code", bare(task)))
         return known[1]
 
+    def _recorded(self, ticket: Ticket) -> None:
+        """Tasks leave no records."""
+
     def _ended(self, ticket: Ticket, number: int, result: Result) -> None:
         if not self._awaited(ticket, number):
             return

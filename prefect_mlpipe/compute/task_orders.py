@@ -27,7 +27,7 @@ from prefect.task_engine import run_task_async, run_task_sync
 
 from prefect_mlpipe.compute.errors import stand_in
 from prefect_mlpipe.compute.travel import pack_error, unpack_error
-from prefect_mlpipe.compute.worker import Result, context_of, tell
+from prefect_mlpipe.compute.worker import Result, await_heard, context_of, tell
 from prefect_mlpipe.core.shipping import ship
 from prefect_mlpipe.errors import ComputeError, Unshippable
 
@@ -132,7 +132,8 @@ class _Tries:
 
     def begin(self) -> None:
         self.count += 1
-        tell(self._worker, self._order, self.count, True)
+        tell(self._worker, self._order, self.count, "begins")
+        await_heard(tell(self._worker, self._order, self.count, "taken"))
 
 
 def _noticed(function: Callable[..., Any], tries: _Tries) -> Callable[..., Any]:

@@ -238,7 +238,12 @@ class _Work:
 
         context = FlowRunContext.get()
         assert context is not None
-        return TaskCluster(name, target, str(uuid4()), pack_context(context, None))
+        run_id, packed = str(uuid4()), pack_context(context, None)
+        return TaskCluster(name, target, run_id, packed, self._close_lately_ended)
+
+    def _close_lately_ended(self, task_run_id: UUID, state: str, message: str) -> None:
+        assert self._reporter is not None
+        self._reporter.report_existing(task_run_id, state, message)
 
     def _launch(self, flight: _Flight) -> None:
         if flight.ticket.task_run_id in self._flights:  # not cancelled meanwhile

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from prefect_mlpipe.compute.offers import Needs, needs_of
@@ -17,6 +17,9 @@ from prefect_mlpipe.engine.calls import StepCall
 # How often a call may be on a worker that dies before the call has begun there. It bears no blame,
 # as far as anybody can see; but one that kills its worker at once must come to an end, too.
 BYSTANDER = 5
+
+# What a worker says of a try: it has been taken up, its function begins, it has failed.
+Phase = Literal["taken", "begins", "failed"]
 
 # Of a batch it is told rows (`compute.item_orders`) and seconds in place of a `Done`.
 Settle = Callable[[Any, BaseException | None], object]
@@ -38,11 +41,12 @@ class Ticket:
         task_run_id: what Prefect calls it.
         parents: task runs above it.
         settle: told what came of it, once.
-        begun: whether it has begun on a worker in its present submission.
+        begun: whether a worker has taken it up in its present submission.
         ever_begun: whether Prefect has heard of it.
         number: of the present submission.
         worker: address of the one where it has begun.
         by_value: whether the user's modules go with it.
+        stranded: whether it waits for the connection to come back, to be sent again.
         deaths: workers that died while it ran there.
         unlucky: workers that died before it ran there.
         future: dask's, of the present submission.
@@ -65,23 +69,26 @@ class Ticket:
         self.parents = parents
         self.settle: Settle = nobody
         self.needs: Needs = needs_of(name, call.step.options.resources)
-        self.begun = self.ever_begun = self.by_value = False
+        self.begun = self.ever_begun = self.by_value = self.stranded = False
         self.number = self.deaths = self.unlucky = 0
         self.worker = ""
         self.future: Any = None
         self.pinned: tuple[str, ...] = ()
 
-    def notice(self, attempt: int, begins: bool, worker: str) -> None:
-        """Take in that a try has begun or failed on a worker."""
-        if begins and self.begun and worker != self.worker:
+    def notice(self, attempt: int, phase: Phase, worker: str) -> None:
+        """Take in what a worker says of a try."""
+        if phase != "failed" and self.begun and worker != self.worker:
             self.deaths += 1  # the scheduler of a given cluster has sent it again by itself
         self.begun = self.ever_begun = True
         self.worker = worker
         if self.calls:
             return  # each item counts its own tries
+        known = self.call.attempt
+        if attempt < known or (attempt == known and phase == "taken"):
+            return  # what was said later came earlier
         self.call.failed()
         self.call.attempt = attempt
-        if begins:
+        if phase == "begins":
             self.call.attempt_started = time.monotonic()
 
     def died(self, *, blameless: bool) -> None:

@@ -11,9 +11,11 @@ import asyncio
 import logging
 import pickle
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from distributed import Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
@@ -24,6 +26,7 @@ from prefect_mlpipe.compute.context import WorkerContext
 from prefect_mlpipe.compute.item_orders import Row, pack_rows, unpack_calls
 from prefect_mlpipe.compute.items import run_items
 from prefect_mlpipe.compute.tasks import Try
+from prefect_mlpipe.compute.ticket import Phase
 from prefect_mlpipe.compute.travel import (
     Order,
     difference,
@@ -38,7 +41,10 @@ from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.engine.calls import Done, InputLost, StepCall, execute
 from prefect_mlpipe.errors import CodeMismatch, ComputeError, EnvironmentMismatch
+from prefect_mlpipe.reporting.task_runs import BulkReporter
 from prefect_mlpipe.steps import Step
+
+logger = logging.getLogger(__name__)
 
 # What came of an order: kind, content, tries, metrics, log lines. Kinds: `done` (a `Done`), `lost`
 # (value, kind, error of an `InputLost`), `failed` (an error, by `pack_error`), `refused` (nothing
@@ -51,8 +57,15 @@ _WITHOUT_CODE = frozenset(
     {"json", "text", "bytes", "npy", "arrow", "pandas", "polars", "file", "folder"}
 )
 _DRAIN_S = 10
+_CLOSING_S = 5.0  # how long whoever gave a call up has, to close its task run
+_HEARD_S = 5.0  # how long a call waits until its beginning is on record
+
+# States of a dask task: while it runs, and when the scheduler wants it no more.
+_RUNS = frozenset({"executing", "long-running"})
+_UNWANTED = frozenset({"released", "cancelled", "forgotten"})
 
 _contexts: dict[str, _Run] = {}
+_tries: dict[str, _NoticedTry | _GivenBatch] = {}  # dask's key → what runs
 
 
 class RunContext(WorkerPlugin):
@@ -71,6 +84,12 @@ class RunContext(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Keep the context; it is entered when the first task run needs it."""
         _contexts[self._run_id] = _Run(self._data)
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        """Give up a call that nobody waits for any more: its run has ended, or its driver."""
+        attempt = _tries.get(key)
+        if attempt is not None and start in _RUNS and finish in _UNWANTED:
+            attempt.give_up()
 
     def teardown(self, worker: Worker) -> None:
         """Forget the context."""
@@ -172,24 +191,59 @@ def _code_mismatch(order: Order, facts: Mapping[str, Any]) -> CodeMismatch:
     )
 
 
+Tell = Callable[[int, Phase], Future[Any] | None]
+
+
 class _NoticedTry(Try):
-    """A try whose beginnings and ends the driver is told of, for timeouts and dead workers."""
+    """A try whose beginnings and ends the driver is told of, for timeouts and dead workers.
 
-    __slots__ = ("_address", "_tell")
+    The scheduler has it on record that the call was taken up before its function begins: a function
+    that kills the worker at once is to blame for that.
+    """
 
-    def __init__(self, call: Any, tell: Any, address: str) -> None:
+    __slots__ = ("_address", "_close", "_taken", "_tell")
+
+    def __init__(self, call: Any, tell: Tell, address: str, close: Callable[[], object]) -> None:
         super().__init__(call)
+        self._close = close
         self._tell = tell
         self._address = address
+        self._taken = tell(call.attempt + 1, "taken")  # goes its way while Prefect prepares the run
 
     def execute(self) -> Done:
-        self._tell(self.call.attempt + 1, True)
+        attempt = self.call.attempt + 1
+        self._tell(attempt, "begins")
+        await_heard(self._taken or self._tell(attempt, "taken"))
+        self._taken = None
         try:
             check = partial(check_class, self._address, self.call.current.step)
             return execute(self.call, check)
         except BaseException:
-            self._tell(self.call.attempt, False)
+            self._tell(self.call.attempt, "failed")
             raise
+
+    def give_up(self) -> None:
+        """Have nothing recorded of this call, and nothing tried again.
+
+        Whoever gave it up closes its task run, unless it was killed: then that is done here.
+        """
+        self.given_up = True
+        self.call.recorded = False
+        closing = threading.Timer(_CLOSING_S, self._close)
+        closing.daemon = True
+        closing.start()
+
+
+class _GivenBatch:
+    """A batch that may be given up while it runs: what has not begun does not begin then."""
+
+    def __init__(self, calls: list[StepCall]) -> None:
+        self._calls = calls
+
+    def give_up(self) -> None:
+        """Have nothing more recorded of these calls."""
+        for call in self._calls:
+            call.recorded = False
 
 
 def check_class(worker: str, step: str, stored: StoredValue, value: Any) -> None:
@@ -236,10 +290,16 @@ def run_order(data: bytes) -> Result:
     if order.batch:
         return ("items", _run_batch(order, context, calls), 0, {}, [])
     worker = get_worker()
-    attempt = _NoticedTry(call, partial(tell, worker, order), worker.address)
+    close = partial(context.copy().run, _close, order, worker.address)
+    attempt = _NoticedTry(call, partial(tell, worker, order), worker.address, close)
     task = context.task_runs.task(step, call.attempt)
     task_run = context.task_runs.task_run(task, order.name, order.parents, order.task_run_id)
-    outcome = context.copy().run(context.task_runs.drive, task, task_run, attempt)
+    key = str(worker.get_current_task())
+    _tries[key] = attempt
+    try:
+        outcome = context.copy().run(context.task_runs.drive, task, task_run, attempt)
+    finally:
+        del _tries[key]
     kind, content = _content(order.name, *outcome)
     return (kind, content, call.attempt, call.current.metrics, call.current.logs)
 
@@ -250,7 +310,9 @@ def _run_batch(
     """Run items in the task run of their mapped step; return what came of them, and how long that
     took."""
     worker = get_worker()
-    tell(worker, order, 1, True)
+    await_heard(tell(worker, order, 1, "taken"))
+    key = str(worker.get_current_task())
+    _tries[key] = _GivenBatch(calls)
 
     def run() -> tuple[list[Row], float]:
         rows: list[Row] = []
@@ -264,7 +326,10 @@ def _run_batch(
                 seconds += took
         return rows, seconds
 
-    return context.copy().run(run)
+    try:
+        return context.copy().run(run)
+    finally:
+        del _tries[key]
 
 
 def _content(name: str, done: Done | None, error: BaseException | None) -> tuple[str, Any]:
@@ -281,10 +346,34 @@ def context_of(run_id: str) -> WorkerContext:
     return _contexts[run_id].context
 
 
-def tell(worker: Worker, order: Any, attempt: int, begins: bool) -> None:
-    """Tell the driver that a try of an order begins, or has failed."""
-    notice = [order.ticket, order.number, attempt, begins, worker.address]
-    worker.log_event(plugin_name(order.run_id), notice)
+def tell(worker: Worker, order: Any, attempt: int, phase: Phase) -> Future[Any] | None:
+    """Tell the driver of a try; return what ends when the scheduler has it, of one taken up."""
+    notice = [order.ticket, order.number, attempt, phase, worker.address]
+    topic = plugin_name(order.run_id)
+    if phase != "taken":
+        worker.log_event(topic, notice)
+        return None
+    said = worker.scheduler.log_event(topic=topic, msg=notice)
+    return asyncio.run_coroutine_threadsafe(said, worker.loop.asyncio_loop)  # type: ignore[attr-defined]
+
+
+def _close(order: Order, worker: str) -> None:
+    """End the task run of a call that was given up, if nobody else has."""
+    message = (
+        f"Step '{order.name}' was given up on worker {worker}: its run has gone. "
+        "Run again: what has ended is reused."
+    )
+    with BulkReporter(UUID(order.run_id)) as reporter:
+        reporter.report_existing(order.task_run_id, "Crashed", message)
+
+
+def await_heard(taken: Future[Any] | None) -> None:
+    """Wait until the scheduler has it on record that a call was taken up."""
+    try:
+        if taken is not None:
+            taken.result(_HEARD_S)
+    except (OSError, TimeoutError) as error:  # a worker without its scheduler soon ends by itself
+        logger.debug("the scheduler does not answer: %r", error)
 
 
 async def flush(run_id: str) -> None:

@@ -354,16 +354,48 @@ def test_a_local_store_is_refused_where_workers_are_elsewhere(project: Project) 
         pipeline(1)
 
 
-def test_an_address_where_nobody_answers_is_an_error(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from prefect_mlpipe.compute import cluster
-
-    monkeypatch.setattr(cluster, "CONNECT_S", 1)
-    nobody = Dask(address="tcp://127.0.0.1:1")
+def test_an_address_where_nobody_answers_is_an_error(project: Project) -> None:
+    nobody = Dask(address="tcp://127.0.0.1:1", silent_s=1)
     pipeline = project.own(work.failing, compute={"default": nobody})
     with pytest.raises(ComputeUnavailable, match=r"tcp://127\.0\.0\.1:1"):
         pipeline(1)
+
+
+def test_a_worker_that_never_comes_is_not_waited_for_for_ever(project: Project) -> None:
+    empty = Dask(n_workers=0, workers_timeout_s=2)
+    pipeline = project.own(work.with_gpu, compute={"default": empty})
+    with pytest.raises(NoSuchWorker, match="gpus=1") as caught:
+        pipeline(1)
+    assert caught.value.facts["offers"] == "no worker"
+    assert pipeline.runs.last()["on_gpu"].state == "failed"
+
+
+def test_items_that_have_ended_are_not_run_again_when_a_worker_dies(
+    project: Project, there: Dask, tmp_path: Path
+) -> None:
+    from tests.compute import doomed
+
+    items = project.own(doomed.fated_items, compute={"default": there})
+    assert items(str(tmp_path), "killed once") == [0, 2, 4, 6, 8, 10]
+    lines = (tmp_path / "ran.txt").read_text().split()[::2]
+    assert lines.count("item3") == 2
+    # Those that were on the same worker, or about to be told of, may be begun once more; no others.
+    assert sorted({*lines}) == [f"item{number}" for number in range(6)]
+    (tmp_path / "ran.txt").unlink()
+    assert items(str(tmp_path), "killed once") == [0, 2, 4, 6, 8, 10]
+    assert not (tmp_path / "ran.txt").exists()
+
+
+def test_a_step_with_effects_is_run_as_often_as_its_retries_say(
+    project: Project, there: Dask, tmp_path: Path
+) -> None:
+    from tests.compute import doomed
+
+    pipeline = project.own(doomed.fated_with_effects, compute={"default": there})
+    with pytest.raises(WorkerLost, match="died 2 times"):
+        pipeline(str(tmp_path), "killed")
+    lines = (tmp_path / "ran.txt").read_text().split()[::2]
+    assert lines == ["first", "doomed", "doomed"]
 
 
 def test_a_cluster_of_ours_starts_only_when_it_is_needed_and_leaves_nothing_behind(
