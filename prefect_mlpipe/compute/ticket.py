@@ -109,6 +109,7 @@ class Ticket:
             return False
         if len(self.calls) > 1:  # nobody knows which of them is to blame: they go alone
             return self.deaths == 0
-        if self.deaths == 0 or self.call.attempt <= self.call.step.options.retries:
+        tries = self.deaths if self.calls else self.call.attempt
+        if self.deaths == 0 or tries <= self.call.step.options.retries:
             return True
         return self.call.step.cached and self.deaths <= allowed_failures

@@ -36,7 +36,7 @@ from tests.project import Project
 
 pytestmark = pytest.mark.usefixtures("api")
 
-SHOWN_S = 30.0
+SHOWN_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -41,9 +41,16 @@ def test_what_no_worker_ever_had_is_hopeless_and_what_one_had_is_missed() -> Non
     assert workers.missing_s(Needs(), 8.0) == 0
 
 
+class ACall(SimpleNamespace):
+    """What a ticket knows of a call."""
+
+    def failed(self) -> None:
+        self.attempt_started = 0.0
+
+
 def a_ticket(**options: Any) -> Ticket:
     made = step(**options)(lambda: 1)
-    call = SimpleNamespace(step=made, attempt=0, attempt_started=0.0)
+    call = ACall(step=made, attempt=0, attempt_started=0.0)
     return Ticket(cast("Any", call), "mine", uuid4(), ())
 
 
