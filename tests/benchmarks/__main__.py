@@ -17,6 +17,7 @@ BENCHMARKS = {
     "map": "local",
     "growth": "local",
     "map_dask": "maps",
+    "dask_memory": "compute",
     "digest": "content",
     "walk": "walk",
     "store_array": "store",

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from distributed import Client
 from prefect import Flow
 
@@ -26,7 +27,14 @@ from prefect_mlpipe.compute import Dask, RoutingTaskRunner
 from tests.benchmarks.flows import Recorder, connected
 from tests.benchmarks.local import folder
 from tests.benchmarks.measure import Row, in_turn, seconds
-from tests.benchmarks.work import chain, increment, native_chain, native_increment, plain_increment
+from tests.benchmarks.work import (
+    chain,
+    increment,
+    large_passed,
+    native_chain,
+    native_increment,
+    plain_increment,
+)
 
 WORKERS = 2
 PATIENCE_S = 120.0
@@ -214,3 +222,29 @@ def bare_chain(client: Client, length: int) -> int:
     for _ in range(length):
         number = client.submit(plain_increment, number, pure=False).result()
     return number
+
+
+def benchmark_dask_memory(scale: float) -> list[Row]:
+    """Memory of the driver while 5 GB go through three steps on two clusters of ours."""
+    count = max(1000, int(208_000_000 * scale))  # of 8 bytes, three times over
+    with connected():
+        few = _peak(1000)
+        many = _peak(count)
+    size = f"{3 * 8 * count / 1e9:.1f} GB"
+    grown = max(0.0, many - few)
+    return [Row(f"driver's memory with {size} passing", grown, "budget", 200.0, 1.0, "MB")]
+
+
+def _peak(count: int) -> float:
+    """The most memory that this process had, in MB, above what it had before."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    one = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0}
+    computes = {"default": Dask(**one), "other": Dask(**one, resources={"other": 1})}
+    with folder() as store:
+        passed = large_passed.with_options(store=store, compute=computes)(count)
+    assert passed == 4.0 * count
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return peak * 1024 / 1e6 - before / 1e6

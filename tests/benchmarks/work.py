@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -47,3 +48,33 @@ def native_chain(length: int) -> int:
     for _ in range(length):
         number = native_increment(number)
     return number
+
+
+@step
+def large(count: int) -> np.ndarray:
+    """Make an array of ones."""
+    return np.ones(count)
+
+
+@step(compute="other")
+def doubled_there(array: np.ndarray) -> np.ndarray:
+    """Double it on another cluster."""
+    return array * 2
+
+
+@step
+def doubled_here(array: np.ndarray) -> np.ndarray:
+    """Double it where it was made."""
+    return array * 2
+
+
+@step(compute="other")
+def summed(array: np.ndarray) -> float:
+    """Add it up."""
+    return float(array.sum())
+
+
+@pipeline
+def large_passed(count: int) -> float:
+    """Hand a large array from cluster to cluster."""
+    return summed(doubled_here(doubled_there(large(count))))
