@@ -234,6 +234,68 @@ def _aged_in_memory(days: float) -> None:
 # --- beside running runs -------------------------------------------------------------------------
 
 
+# --- records that lie together -------------------------------------------------------------------
+
+
+def packed(store: Store, numbers: range) -> list[Record]:
+    records = [
+        a_record(f"{number:x}".zfill(16) * 4, number)._replace(fields={"": value(store, number)})
+        for number in numbers
+    ]
+    return store.records.write_many(records)
+
+
+def packs_in(store: Store) -> list[int]:
+    return [len(list(store._backend.list(folder))) for folder in ("packs", "pack-keys")]
+
+
+def test_of_records_in_a_pack_those_go_that_no_kept_run_used(local: Store) -> None:
+    records = packed(local, range(1, 13))
+    ran(local, "old", 30, *records)
+    ran(local, "new", 10, *records[:9])
+    aged(local, 50)
+    done = local.prune(keep_last=1)
+    assert there(local, *records) == [True] * 9 + [False] * 3
+    assert done.counts == {"records": 3, "runs": 1, "values": 3}
+    assert packs_in(local) == [1, 1]
+    again = Store(local.url, cache_folder=local._cache_folder)
+    assert there(again, *records) == [True] * 9 + [False] * 3
+    assert again.verify()
+
+
+def test_a_pack_of_which_nothing_stays_goes_whole(local: Store) -> None:
+    records = packed(local, range(1, 13))
+    ran(local, "old", 30, *records)
+    ran(local, "new", 10)
+    aged(local, 50)
+    local.prune(keep_last=1)
+    assert there(local, *records) == [False] * 12
+    assert packs_in(local) == [0, 0]
+
+
+def test_what_was_replaced_leaves_its_pack_with_its_value(local: Store) -> None:
+    records = packed(local, range(1, 13))
+    newer = records[0]._replace(fields={"": value(local, 99)})
+    local.records.write(newer, replace=True)
+    aged(local, 1)
+    local.prune()
+    assert there(local, newer, *records[1:]) == [True] * 12
+    assert not local.has(records[0].fields[""])
+    again = Store(local.url, cache_folder=local._cache_folder)
+    assert again.records.read_many([newer.key]) == {newer.key: newer}
+
+
+def test_what_a_run_in_progress_uses_of_a_pack_stays(local: Store) -> None:
+    records = packed(local, range(1, 13))
+    aged(local, 50)
+    active = local.active("now")
+    active.uses(records[3].key)
+    active.renew()
+    local.prune(keep_last=0)
+    assert there(local, *records) == [number == 3 for number in range(12)]
+    active.close()
+
+
 def test_what_is_young_stays_whatever_the_rules(local: Store) -> None:
     record, lost = recorded(local, 1), value(local, 2)
     done = local.prune(keep_last=0, older_than=timedelta(0), max_bytes=0)
