@@ -39,6 +39,8 @@ from prefect_mlpipe.settings import Failures
 TIMEOUT_GRACE_S = 0.5
 # How often it is asked which computes the remaining nodes may need: that looks at all of them.
 RELEASE_S = 0.5
+# Items on a remote store that are quicker than this may be computed twice at the same time.
+LEASE_WORTH_S = 0.05
 _REPAIRS = 2
 _NONE = frozenset({"NoneType", "builtins.NoneType"})
 
@@ -314,13 +316,13 @@ class Queue:
                 for item in items:
                     self._states.settle(item.run, "cancelled")
                 continue
-            ready = self._taken(items)
+            ready = self._taken(group, items)
             if ready:
                 part = self._sending.submit_batch(group, ready, here=self._is_idle())
                 if part is not None:
                     self._take(part)
 
-    def _taken(self, items: list[Gathered]) -> list[Gathered]:
+    def _taken(self, group: StepRun, items: list[Gathered]) -> list[Gathered]:
         """Take the leases of items; give those whose records still are what they were.
 
         The others wait for another run, or are decided again.
@@ -328,9 +330,12 @@ class Queue:
         step = items[0].run.node.step
         if not step.cached:
             return items
+        each_s = self._batches.item_s(group)
+        # Elsewhere a lease costs requests, which take longer than what it might spare.
+        leased = self._store.is_local or each_s is None or each_s > LEASE_WORTH_S
         taken = []
         for item in items:
-            if self._turns.take(item.run, item.record, waits=not item.refreshed):
+            if not leased or self._turns.take(item.run, item.record, waits=not item.refreshed):
                 taken.append(item)
             else:
                 item.run.state = "behind"
