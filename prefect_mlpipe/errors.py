@@ -26,6 +26,7 @@
     │   ├── ComputeUnavailable      it cannot be started or reached
     │   ├── StoreNotShared          its workers cannot see the store
     │   ├── NoSuchWorker            no worker has what a step needs
+    │   ├── NoDevice                a value lives on a GPU, and cannot be brought to one here
     │   ├── WorkerLost              a worker or the scheduler died with a step on it
     │   ├── Unshippable             a step's code or arguments cannot be sent to a worker
     │   ├── CodeMismatch            a worker would run other code than that of the key
@@ -170,6 +171,10 @@ class StoreNotShared(ComputeError):
 
 class NoSuchWorker(ComputeError):
     """No worker has what a step needs; the step did not run."""
+
+
+class NoDevice(ComputeError):
+    """A stored value lives on a GPU, and cannot be brought to one where it is needed."""
 
 
 class WorkerLost(ComputeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -174,3 +175,18 @@ def wait(mark: str) -> str:
 @pipeline
 def waiting(mark: str) -> str:
     return wait(mark)
+
+
+@step(resources=Resources(gpus=1))
+def root_on_gpu(number: int) -> float:
+    return math.sqrt(number)
+
+
+@pipeline
+def root(number: int) -> float:
+    return root_on_gpu(number)
+
+
+@pipeline
+def roots(number: int) -> list[float]:
+    return root_on_gpu.map([number, number, number])
