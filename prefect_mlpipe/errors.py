@@ -23,6 +23,7 @@
     │   └── ValueDamaged            a stored value does not match its checksum
     ├── ComputeError              a place where steps run is not right
     │   ├── NoSuchCompute           a step names a compute that nobody defined
+    │   ├── InvalidCompute          the settings say something of a compute that it cannot be
     │   ├── ComputeUnavailable      it cannot be started or reached
     │   ├── StoreNotShared          its workers cannot see the store
     │   ├── NoSuchWorker            no worker has what a step needs
@@ -159,6 +160,10 @@ class ComputeError(MlpipeError):
 
 class NoSuchCompute(ComputeError):
     """A step names a compute that nobody defined."""
+
+
+class InvalidCompute(ComputeError):
+    """The settings say something of a compute that it cannot be."""
 
 
 class ComputeUnavailable(ComputeError):
