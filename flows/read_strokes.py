@@ -56,8 +56,9 @@ def strokes(images: Array) -> Array:
     nearest = np.rint(angle / np.pi * DIRECTIONS) % DIRECTIONS
     each = strength[..., None] * (nearest[..., None] == np.arange(DIRECTIONS))
     cells = each.reshape(len(images), SIDE // 2, 2, SIDE // 2, 2, DIRECTIONS).sum(axis=(2, 4))
-    flat = cells.reshape(len(images), -1)
-    return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    flat: Array = cells.reshape(len(images), -1)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    return flat
 
 
 @step
