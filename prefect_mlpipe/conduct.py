@@ -99,6 +99,7 @@ class Conduct:
     selection: Selection
     failures: Failures
     computes: dict[str, Target]
+    named: Mapping[str, Target]  # computes of the settings
     stops: tuple[type[BaseException], ...] = ()  # what ends the run where it stands
     loading: bool = True  # whether anybody waits for the values that the body returns
 
@@ -156,7 +157,7 @@ class Conduct:
             active.close()
 
     def _check(self, graph: Graph, nodes: Sequence[Node]) -> None:
-        adopt_computes(graph, nodes, self.computes)
+        adopt_computes(graph, nodes, self.computes, self.named)
         self.runner.check(nodes)
 
     def _trace(self, graph: Graph, engine: Engine) -> tuple[Any, Any]:

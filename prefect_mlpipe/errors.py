@@ -23,9 +23,11 @@
     │   └── ValueDamaged            a stored value does not match its checksum
     ├── ComputeError              a place where steps run is not right
     │   ├── NoSuchCompute           a step names a compute that nobody defined
+    │   ├── InvalidCompute          the settings say something of a compute that it cannot be
     │   ├── ComputeUnavailable      it cannot be started or reached
     │   ├── StoreNotShared          its workers cannot see the store
     │   ├── NoSuchWorker            no worker has what a step needs
+    │   ├── NoDevice                a value lives on a GPU, and cannot be brought to one here
     │   ├── WorkerLost              a worker or the scheduler died with a step on it
     │   ├── Unshippable             a step's code or arguments cannot be sent to a worker
     │   ├── CodeMismatch            a worker would run other code than that of the key
@@ -160,6 +162,10 @@ class NoSuchCompute(ComputeError):
     """A step names a compute that nobody defined."""
 
 
+class InvalidCompute(ComputeError):
+    """The settings say something of a compute that it cannot be."""
+
+
 class ComputeUnavailable(ComputeError):
     """A compute cannot be started or reached."""
 
@@ -170,6 +176,10 @@ class StoreNotShared(ComputeError):
 
 class NoSuchWorker(ComputeError):
     """No worker has what a step needs; the step did not run."""
+
+
+class NoDevice(ComputeError):
+    """A stored value lives on a GPU, and cannot be brought to one where it is needed."""
 
 
 class WorkerLost(ComputeError):

@@ -129,7 +129,7 @@ def _conduct(
 ) -> tuple[Any, Returned]:
     assert context.flow_run is not None
     pipeline: Any = context.flow
-    computes = pipeline.computes
+    computes, named = pipeline.computes()
     store = pipeline.open_store()
     reporter = FlowReporter(context.flow_run.id, pipeline.name)
     conduct = Conduct(
@@ -148,6 +148,7 @@ def _conduct(
         pipeline.selection(arguments),
         pipeline.failures(arguments),
         computes,
+        named,
         stops=(asyncio.CancelledError,),  # as which a flow's timeout comes to its body
         loading=loading,
     )

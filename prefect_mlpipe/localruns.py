@@ -61,7 +61,7 @@ replace_random(random.Random())  # a name for a run must not use up the chance t
 def run_locally(pipeline: Any, arguments: Mapping[str, Any]) -> Any:
     """Run a pipeline on this process's threads and return the values."""
     keep_logs()
-    computes = pipeline.computes
+    computes, named = pipeline.computes()
     conduct = Conduct(
         pipeline,
         arguments,
@@ -72,5 +72,6 @@ def run_locally(pipeline: Any, arguments: Mapping[str, Any]) -> Any:
         pipeline.selection(arguments),
         pipeline.failures(arguments),
         computes,
+        named,
     )
     return conduct.run()[0]

@@ -23,6 +23,7 @@ from prefect.flows import Flow
 
 from prefect_mlpipe import active
 from prefect_mlpipe.baseline import Baseline
+from prefect_mlpipe.compute.named import named_computes
 from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads, adopt_computes
 from prefect_mlpipe.core.annotations import resolve_annotations, signature_of
 from prefect_mlpipe.core.graph import Graph, outputs_in
@@ -122,7 +123,7 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
             kwargs: parameters by name.
         """
         graph, planner = self._trace_plan(self.bind(args, kwargs))
-        adopt_computes(graph, graph, self.computes)
+        adopt_computes(graph, list(graph), *self.computes())
         return planner.plan(verify)
 
     def graph(self, *args: Any, **kwargs: Any) -> Graph:
@@ -181,11 +182,15 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         changed.options = merged(self.name, self.options, ours)
         return changed
 
-    @property
-    def computes(self) -> dict[str, Target]:
-        """Name → target; `default` is there always."""
-        default = Threads(max_workers=Settings().max_workers)
-        return {DEFAULT: default, **self.options.compute}
+    def computes(self) -> tuple[dict[str, Target], dict[str, Target]]:
+        """Return name → target as the call and the pipeline say, and as the settings say.
+
+        `default` is among the former always.
+        """
+        settings = Settings()
+        named = named_computes(settings)
+        default = named.get(DEFAULT) or Threads(max_workers=settings.max_workers)
+        return {DEFAULT: default, **self.options.compute}, named
 
     def open_store(self) -> Store:
         """Return the store: of the call, the pipeline, or the settings."""

@@ -9,18 +9,24 @@ it to count.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ByteSize, Field, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     PyprojectTomlConfigSettingsSource,
     SettingsConfigDict,
 )
+from typing_extensions import override
 
 from prefect_mlpipe.core.storing.seals import SHORTEST_KEY
+from prefect_mlpipe.errors import InvalidCompute
 
 Failures = Literal["finish", "stop", "cancel"]
 
@@ -28,6 +34,21 @@ Failures = Literal["finish", "stop", "cancel"]
 def _in_prefect_home(name: str) -> str:
     home = os.environ.get("PREFECT_HOME") or Path.home() / ".prefect"
     return str(Path(home).expanduser() / name)
+
+
+@dataclass(frozen=True)
+class NamedCompute:
+    """What was said of one compute, as it stands there.
+
+    Whole, so that a name in the environment takes the place of that in the file, with all it says.
+
+    Attributes:
+        said: the kind of compute and its settings.
+        where: the file or variable, for people.
+    """
+
+    said: Any
+    where: str
 
 
 class Settings(BaseSettings):
@@ -41,6 +62,8 @@ class Settings(BaseSettings):
         cache_size: what the copies may take, as `50 GiB`; what a step was given stays for a day.
         failures: what happens to the rest of a run when a step fails.
         max_workers: threads of the default compute; default as `concurrent.futures` chooses.
+        compute: name → where steps run that ask for it, if neither call nor pipeline says so; a
+            table for each in the file, JSON in the environment. See `compute.named`.
         progress: show what a run is doing on the terminal.
         report_natively: report reused steps one by one through Prefect's ordinary API calls
             instead of in bulk; default: in bulk where the API takes it.
@@ -60,6 +83,7 @@ class Settings(BaseSettings):
     cache_size: ByteSize = Field(default=ByteSize(50 << 30), gt=0)
     failures: Failures = "finish"
     max_workers: int | None = Field(default=None, ge=1)
+    compute: dict[str, NamedCompute] = {}
     progress: bool = True
     report_natively: bool | None = None
 
@@ -73,4 +97,48 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment first, then the nearest `pyproject.toml` above the working directory."""
-        return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls))
+        return (init_settings, _Environment(settings_cls), _File(settings_cls))
+
+
+class _Environment(EnvSettingsSource):
+    @override
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        if field_name != "compute":
+            return super().decode_complex_value(field_name, field, value)
+        where = "PREFECT_MLPIPE_COMPUTE"
+        try:
+            said = super().decode_complex_value(field_name, field, value)
+        except ValueError as error:
+            raise _no_computes(where, f"it is no JSON: {error}") from error
+        return _named(said, where, lambda name: where)
+
+
+class _File(PyprojectTomlConfigSettingsSource):
+    @override
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        if "compute" not in found:
+            return found
+        table = ".".join(self.toml_table_header)
+        path = self.toml_file_path
+        computes = _named(
+            found["compute"],
+            f"{path} [{table}]",
+            lambda name: f"{path} [{table}.compute.{name}]",
+        )
+        return {**found, "compute": computes}
+
+
+def _named(said: Any, where: str, place: Callable[[str], str]) -> dict[str, NamedCompute]:
+    if not isinstance(said, Mapping):
+        raise _no_computes(where, f"it is a {type(said).__name__}")
+    return {name: NamedCompute(each, place(name)) for name, each in said.items()}
+
+
+def _no_computes(where: str, why: str) -> InvalidCompute:
+    return InvalidCompute(
+        "The setting 'compute' does not say name → compute.",
+        {"in": where, "because": why},
+        'Write [tool.prefect-mlpipe.compute.gpu] with kind = "cuda" in pyproject.toml, or\n'
+        'PREFECT_MLPIPE_COMPUTE=\'{"gpu": {"kind": "cuda"}}\' in the environment.',
+    )

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import distribution
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", reason="needs the extra [examples]")
@@ -118,7 +119,7 @@ def counting(source: str) -> str:
         node
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
-        and any(ast.unparse(decorator) == "step" for decorator in node.decorator_list)
+        and any(ast.unparse(each).partition("(")[0] == "step" for each in node.decorator_list)
     ]
     for node in reversed(steps):
         after_docstring = node.body[0].end_lineno
@@ -132,8 +133,9 @@ def counting(source: str) -> str:
 def new_project(folder: Path, pipeline: str) -> Project:
     for file in FLOWS.glob("*.py"):
         (folder / file.name).write_text(counting(file.read_text()))
+    shutil.copy(FLOWS / "pyproject.toml", folder)
     (folder / "driver.py").write_text(DRIVER)
-    if pipeline == "digits":
+    if pipeline in ("digits", "read_strokes"):
         scans = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
         (folder / "digits.csv").write_bytes(gzip.decompress(Path(str(scans)).read_bytes()))
         return Project(folder, pipeline, {"csv": "digits.csv"})
@@ -173,6 +175,7 @@ def after_first_run(
 
 STEPS = {
     "digits": ["evaluate", "load", "split", "train"],
+    "read_strokes": ["fit", "judge", "scan", "split", *["strokes"] * 18],
     "flight_delays": sorted(
         [
             *["load"] * 4,
@@ -233,7 +236,10 @@ def byte_of_a_scan(project: Project, part: int) -> None:
     lines = (project.folder / "digits.csv").read_bytes().splitlines(keepends=True)
     shown = [line.strip().split(b",")[-1] for line in lines]
     rows = train_test_split(range(len(lines)), test_size=0.25, random_state=0, stratify=shown)
-    line = lines[rows[part][0]]
+    byte_of_a_line(project, lines[rows[part][0]])
+
+
+def byte_of_a_line(project: Project, line: bytes) -> None:
     cells = line.split(b",")
     pixel = next(place for place in range(20, 64) if len(cells[place]) == 1)
     cells[pixel] = b"7" if cells[pixel] == b"0" else b"0"
@@ -246,6 +252,20 @@ def byte_of_a_train_scan(project: Project) -> None:
 
 def byte_of_a_test_scan(project: Project) -> None:
     byte_of_a_scan(project, 1)
+
+
+def byte_of_a_scan_in_one_sheet(project: Project) -> None:
+    lines = (project.folder / "digits.csv").read_bytes().splitlines(keepends=True)
+    order = np.random.default_rng(0).permutation(len(lines))
+    byte_of_a_line(project, lines[order[len(lines) // 4]])  # the first that is learned from
+
+
+def rate_of_the_fit(project: Project) -> None:
+    project.edit("read_strokes.py", "rate: float = 40.0", "rate: float = 30.0")
+
+
+def other_settings_of_the_compute(project: Project) -> None:
+    project.edit("pyproject.toml", 'kind = "threads"', 'kind = "threads"\nmax_workers = 1')
 
 
 @dataclass(frozen=True)
@@ -274,6 +294,19 @@ CASES = [
         byte_of_a_test_scan,
         ["evaluate", "load", "split"],
         {"load": "parameter 'csv' changed"},
+    ),
+    Case("read_strokes", other_settings_of_the_compute, [], {}),
+    Case(
+        "read_strokes",
+        rate_of_the_fit,
+        ["fit", "judge"],
+        {"fit": "code changed: read_strokes.fit"},
+    ),
+    Case(
+        "read_strokes",
+        byte_of_a_scan_in_one_sheet,
+        ["fit", "judge", "scan", "split", "strokes"],
+        {"scan": "parameter 'csv' changed"},
     ),
     Case("flight_delays", nothing, [], {}),
     Case("flight_delays", comment_in_a_helper, [], {}),

@@ -18,16 +18,19 @@ class Cuda(ClusterTarget):
 
     Cuda()                                    # one worker for each GPU of this machine
     Cuda(devices=(0, 1), rmm_pool_size="20GiB")
-    Cuda(device_memory_limit=0.8)             # spill to host memory above
+    Cuda(enable_cudf_spill=True)              # let cudf move frames to the host when it is full
     Cuda(address="tcp://10.0.0.7:8786")       # its workers must offer the resource GPU
 
     Needs the extra `prefect-mlpipe[gpu]` and an NVIDIA driver. `compute={"gpu": Threads()}` at the
-    call runs the same steps without.
+    call runs the same steps without. After a step that asked for a GPU the memory that cupy and
+    torch keep for themselves is given back; a pool of RMM is kept.
 
     Attributes:
         devices: numbers or UUIDs of GPUs; default all.
         rmm_pool_size: device memory that each worker takes at its start, as "20GiB" or a share.
-        device_memory_limit: device memory above which data is moved to the host.
+        enable_cudf_spill: whether cudf moves frames to the host when the device is full.
+        device_memory_limit: device memory above which dask moves what it holds itself to the host.
+            What a running step holds is not moved, and between steps values are in the store.
         protocol: how workers talk, `tcp` or `ucx`.
         threads_per_worker: steps at a time on one GPU.
         memory_limit: host memory of one worker.
@@ -37,6 +40,7 @@ class Cuda(ClusterTarget):
     _starting: ClassVar[tuple[str, ...]] = (
         "devices",
         "rmm_pool_size",
+        "enable_cudf_spill",
         "device_memory_limit",
         "protocol",
         "threads_per_worker",
@@ -46,9 +50,10 @@ class Cuda(ClusterTarget):
 
     devices: tuple[int | str, ...] | None = None
     rmm_pool_size: str | int | float | None = None
+    enable_cudf_spill: bool | None = None
     device_memory_limit: str | int | float | None = None
     protocol: str | None = None
-    threads_per_worker: int | None = None
+    threads_per_worker: int | None = Field(default=None, ge=1)
     memory_limit: str | int | float | None = None
     cluster_kwargs: dict[str, Any] = Field(default={})
 
@@ -79,6 +84,7 @@ class Cuda(ClusterTarget):
         said = {
             "CUDA_VISIBLE_DEVICES": None if self.devices is None else list(self.devices),
             "rmm_pool_size": self.rmm_pool_size,
+            "enable_cudf_spill": self.enable_cudf_spill,
             "device_memory_limit": self.device_memory_limit,
             "protocol": self.protocol,
             "threads_per_worker": self.threads_per_worker,

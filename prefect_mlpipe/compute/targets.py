@@ -7,7 +7,7 @@ the names that steps ask for (`@step(compute="gpu")`) to targets; steps that ask
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -54,14 +54,27 @@ def compute_of(node: Node) -> str:
     return node.step.compute or DEFAULT
 
 
-def adopt_computes(graph: Graph, nodes: Iterable[Node], computes: dict[str, Target]) -> None:
+def adopt_computes(
+    graph: Graph,
+    nodes: Collection[Node],
+    computes: dict[str, Target],
+    named: Mapping[str, Target],
+) -> None:
     """Take up what pipelines in this one define, unless it is defined already; refuse the rest.
+
+    Args:
+        graph: has what they define.
+        nodes: for which computes are needed.
+        computes: name → target, as the call and the pipeline say; the others are added.
+        named: name → target, as the settings say; asked for what is defined nowhere else.
 
     Raises:
         NoSuchCompute: a node asks for a compute which nobody defined.
     """
     for name, target in graph.computes.items():
         computes.setdefault(name, target)
+    for name in {compute_of(node) for node in nodes} & named.keys():
+        computes.setdefault(name, named[name])
     refuse_unknown(nodes, computes)
 
 
@@ -77,5 +90,6 @@ def refuse_unknown(nodes: Iterable[Node], computes: Mapping[str, Target]) -> Non
             raise NoSuchCompute(
                 f"Step '{node.name}' asks for compute '{name}', which is not defined.",
                 {"defined": ", ".join(sorted(computes))},
-                f"Say where it is: pipeline.with_options(compute={{{name!r}: Threads()}}).",
+                f"Say where it is: pipeline.with_options(compute={{{name!r}: Threads()}}), or\n"
+                f"[tool.prefect-mlpipe.compute.{name}] in pyproject.toml.",
             )

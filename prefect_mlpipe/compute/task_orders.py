@@ -25,6 +25,9 @@ from prefect.results import ResultRecord  # type: ignore[attr-defined]
 from prefect.states import Crashed
 from prefect.task_engine import run_task_async, run_task_sync
 
+from prefect_mlpipe.asking import asked_by
+from prefect_mlpipe.compute.context import WorkerContext
+from prefect_mlpipe.compute.device_memory import give_back
 from prefect_mlpipe.compute.errors import stand_in
 from prefect_mlpipe.compute.travel import pack_error, unpack_error
 from prefect_mlpipe.compute.worker import Result, await_heard, context_of, tell
@@ -109,6 +112,15 @@ def run_task_order(data: bytes) -> Result:
         call: TaskCall = pickle.loads(order.call)
     except Exception as error:  # a module that is missing or old raises what it likes
         return ("refused", _unshippable(order.name, "a worker cannot read it", error), 0, {}, [])
+    try:
+        return _run_task(order, context, task, call)
+    finally:
+        give_back(asked_by(order.name, task.tags, call.tags).resources)
+
+
+def _run_task(
+    order: TaskOrder, context: WorkerContext, task: Task[..., Any], call: TaskCall
+) -> Result:
     tries = _Tries(order, get_worker())
     state = context.copy().run(_drive, tries.noticed(task), order, call)
     return (*_packed(order.name, state), tries.count, {}, [])

@@ -34,11 +34,13 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_mlpipe.asking import Asked, asked_by, bare, without_asking
 from prefect_mlpipe.compute.clusters import ClusterTarget
+from prefect_mlpipe.compute.named import named_computes
 from prefect_mlpipe.compute.open_clusters import OpenClusters
 from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads
 from prefect_mlpipe.engine.calls import Done
 from prefect_mlpipe.errors import ComputeUnavailable, MlpipeError, NoSuchCompute
 from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
+from prefect_mlpipe.settings import Settings
 
 if TYPE_CHECKING:
     from prefect_mlpipe.compute.task_cluster import TaskCluster, TaskTicket
@@ -82,8 +84,9 @@ class RoutingTaskRunner(TaskRunner[PrefectConcurrentFuture[Any]]):
     through this process: return a reference to what is large, or use a pipeline.
 
     Args:
-        compute: name → target. `default` takes tasks that ask for none; if it is not given, it is
-            threads. `Threads()` without `max_workers` is Prefect's own thread pool.
+        compute: name → target; the settings may name others. `default` takes tasks that ask for
+            none; if nobody says what it is, it is threads. `Threads()` without `max_workers` is
+            Prefect's own thread pool.
 
     Raises:
         NoSuchCompute: of `submit`, a task asks for a compute that is not there.
@@ -165,20 +168,27 @@ class RoutingTaskRunner(TaskRunner[PrefectConcurrentFuture[Any]]):
         return pool.submit(bare(task), parameters, wait_for, dependencies)
 
     def _target(self, task: str, name: str) -> Target:
-        computes = {DEFAULT: Threads(), **self.options.compute}
+        assert self._work is not None
+        computes = {DEFAULT: Threads(), **self._work.named, **self.options.compute}
         if name not in computes:
             raise NoSuchCompute(
                 f"Task '{task}' asks for compute '{name}', which its task runner has not.",
                 {"defined": ", ".join(sorted(computes))},
-                f"Say where it is: RoutingTaskRunner({{{name!r}: Threads()}}).",
+                f"Say where it is: RoutingTaskRunner({{{name!r}: Threads()}}), or\n"
+                f"[tool.prefect-mlpipe.compute.{name}] in pyproject.toml.",
             )
         return computes[name]
 
 
 class _Work:
-    """What a runner that was started has going."""
+    """What a runner that was started has going.
+
+    Attributes:
+        named: computes of the settings, for names that the runner was not given.
+    """
 
     def __init__(self) -> None:
+        self.named = named_computes(Settings())
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
         self._pools: dict[str, ThreadPoolTaskRunner[Any]] = {}

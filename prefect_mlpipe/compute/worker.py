@@ -23,6 +23,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
 from prefect_mlpipe.compute.context import WorkerContext
+from prefect_mlpipe.compute.device_memory import give_back
 from prefect_mlpipe.compute.item_orders import Row, pack_rows, unpack_calls
 from prefect_mlpipe.compute.items import run_items
 from prefect_mlpipe.compute.tasks import Try
@@ -35,7 +36,7 @@ from prefect_mlpipe.compute.travel import (
     unpack_step,
 )
 from prefect_mlpipe.core.code import CodeReader
-from prefect_mlpipe.core.digest import code_in, digest
+from prefect_mlpipe.core.digest import code_in, digest_as_made
 from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.record import StoredValue
@@ -54,7 +55,7 @@ Result = tuple[str, Any, int, Mapping[str, Any], list[str]]
 _STEPS = 256
 # Formats of data alone, in which there is nothing of the user's code.
 _WITHOUT_CODE = frozenset(
-    {"json", "text", "bytes", "npy", "arrow", "pandas", "polars", "file", "folder"}
+    {"json", "text", "bytes", "npy", "arrow", "pandas", "polars", "cupy", "cudf", "file", "folder"}
 )
 _DRAIN_S = 10
 _CLOSING_S = 5.0  # how long whoever gave a call up has, to close its task run
@@ -257,7 +258,7 @@ def check_class(worker: str, step: str, stored: StoredValue, value: Any) -> None
     if stored.format in _WITHOUT_CODE:
         return
     found = code_in(value)
-    here = digest(value) if found else stored.digest
+    here = digest_as_made(value) if found else stored.digest
     if here != stored.digest:
         raise CodeMismatch(
             f"Step '{step}' would be given a value of other code on a worker than that with which "
@@ -287,12 +288,19 @@ def run_order(data: bytes) -> Result:
     except Exception as error:  # old modules, or broken ones, raise what they like when imported
         facts = {"error": f"{type(error).__name__}: {error}"}
         return ("refused", _code_mismatch(order, facts), 0, {}, [])
-    if order.batch:
-        return ("items", _run_batch(order, context, calls), 0, {}, [])
+    try:
+        if order.batch:
+            return ("items", _run_batch(order, context, calls), 0, {}, [])
+        return _run_call(order, context, call)
+    finally:
+        give_back(step.options.resources)
+
+
+def _run_call(order: Order, context: WorkerContext, call: StepCall) -> Result:
     worker = get_worker()
     close = partial(context.copy().run, _close, order, worker.address)
     attempt = _NoticedTry(call, partial(tell, worker, order), worker.address, close)
-    task = context.task_runs.task(step, call.attempt)
+    task = context.task_runs.task(call.step, call.attempt)
     task_run = context.task_runs.task_run(task, order.name, order.parents, order.task_run_id)
     key = str(worker.get_current_task())
     _tries[key] = attempt

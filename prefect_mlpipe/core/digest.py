@@ -23,7 +23,15 @@ from prefect_mlpipe.core.reading import callables
 
 _REGISTERS = (classes, objects, callables)  # imported for the handlers that they register
 
-__all__ = ["Buffers", "code_in", "digest", "digest_and_owners", "known_of", "owners"]
+__all__ = [
+    "Buffers",
+    "code_in",
+    "digest",
+    "digest_and_owners",
+    "digest_as_made",
+    "known_of",
+    "owners",
+]
 
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 _SHORT = 1024
@@ -73,6 +81,16 @@ def digest_and_owners(
     if reach is not None:
         reach += encoder.reach
     return blake3(piece).hexdigest(), _sorted(encoder.reach)[0]
+
+
+def digest_as_made(value: object) -> str:
+    """Return the digest of a loaded value as it was made.
+
+    What lives on a GPU and was loaded where there is none counts as if it were on one.
+    """
+    encoder = Encoder()
+    encoder.as_made = True
+    return blake3(encoder.whole(value)).hexdigest()
 
 
 class Known(NamedTuple):

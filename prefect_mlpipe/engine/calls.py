@@ -31,11 +31,13 @@ from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.nested import items_in, refilled
 from prefect_mlpipe.core.record import HeldCode, Record, StoredValue
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.storing.devices import for_step
 from prefect_mlpipe.core.storing.own_copies import own_copy
 from prefect_mlpipe.current import Current, enter
 from prefect_mlpipe.errors import (
     InputChanged,
     MissingFile,
+    NoDevice,
     RunCancelled,
     StoreUnavailable,
     UnstorableOutput,
@@ -165,6 +167,7 @@ def execute(call: StepCall, check: Check | None = None, keep: Keep = keep_now) -
 
     Raises:
         InputLost: an input is gone or damaged; nothing ran.
+        NoDevice: an input lives on a GPU, and there is none here; nothing ran.
         RunCancelled: the call was given up before it began.
         InputChanged: a file changed while the step ran; nothing was recorded.
         StoreUnavailable: an input cannot be read, or what the step returned cannot be written.
@@ -191,7 +194,7 @@ def _execute(call: StepCall, check: Check | None, keep: Keep) -> Done:
     here.metrics = {}
     enter(here)
     try:
-        arguments = {n: load(value, call.store, check) for n, value in call.arguments.items()}
+        arguments = _loaded(call, check)
         loaded = [(file, fingerprint_state(file)) for file in files_in(arguments)]
         created = time.time()
         started = time.perf_counter()
@@ -204,6 +207,13 @@ def _execute(call: StepCall, check: Check | None, keep: Keep) -> Done:
             raise not_kept(call, duration, error) from error
     finally:
         here.close()
+
+
+def _loaded(call: StepCall, check: Check | None) -> dict[str, Any]:
+    try:
+        return {name: load(value, call.store, check) for name, value in call.arguments.items()}
+    except NoDevice as error:
+        raise for_step(call.current.step, error) from error
 
 
 def not_kept(call: StepCall, duration: float, error: StoreUnavailable) -> StoreUnavailable:

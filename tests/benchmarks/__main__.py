@@ -31,6 +31,7 @@ BENCHMARKS = {
     "flow_executed": "flows",
     "dask_submit": "compute",
     "dask_executed": "compute",
+    "gpu_roundtrip": "gpu",
 }
 
 

@@ -32,6 +32,7 @@ from prefect_mlpipe.errors import (
     WorkerLost,
 )
 from tests.compute import work
+from tests.core import gpu_stand_ins
 from tests.project import Project
 
 pytestmark = pytest.mark.usefixtures("api")
@@ -221,6 +222,37 @@ def test_a_step_with_effects_is_not_run_again_unasked(
 
 def test_a_step_gets_a_worker_with_what_it_needs(on_dask: Callable[[Any], Any]) -> None:
     assert on_dask(work.with_gpu)(1) == 2
+
+
+def load_stand_in() -> None:
+    sys.modules["cupy"] = gpu_stand_ins.cupy
+
+
+def unload_stand_in() -> None:
+    del sys.modules["cupy"]
+
+
+def times_emptied() -> int:
+    return gpu_stand_ins.cupy.pool.emptied
+
+
+def test_device_memory_goes_back_after_steps_that_fail_too_and_after_batches(
+    on_dask: Callable[[Any], Any], client: Client
+) -> None:
+    def emptied() -> int:
+        return sum(client.run(times_emptied).values())
+
+    client.run(load_stand_in)
+    try:
+        assert on_dask(work.root)(4) == 2
+        assert emptied() == 1
+        with pytest.raises(ValueError, match=r"domain|negative"):  # each Python has its own words
+            on_dask(work.root)(-1)
+        assert emptied() == 2
+        assert on_dask(work.roots)(9) == [3, 3, 3]
+        assert emptied() > 2
+    finally:
+        client.run(unload_stand_in)
 
 
 @pytest.mark.parametrize("name", ["with_many_gpus", "with_much_memory"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import subprocess
 import sys
@@ -105,6 +106,24 @@ def test_gpu_workers_without_a_gpu_say_what_is_needed(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "dask_cuda", Module)
     with pytest.raises(ComputeUnavailable, match="an NVIDIA GPU and its driver"):
         Cuda(devices=(3,)).start()
+
+
+def test_the_words_of_cuda_are_those_of_dask_cuda() -> None:
+    dask_cuda = pytest.importorskip(
+        "dask_cuda", reason="needs the extra [gpu]", exc_type=ImportError
+    )
+    target = Cuda(
+        devices=(0,),
+        rmm_pool_size="1GiB",
+        enable_cudf_spill=True,
+        device_memory_limit=0.8,
+        protocol="tcp",
+        threads_per_worker=1,
+        memory_limit="1GiB",
+    )
+    own = {"resources", "dashboard_address"}  # of dask's LocalCluster, which takes the rest
+    known = inspect.signature(dask_cuda.LocalCUDACluster.__init__).parameters
+    assert target._arguments().keys() - own <= known.keys()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -259,3 +260,18 @@ def asks_code(code: dict[str, object]) -> list[str | None]:
 @pipeline
 def code_passed_on(by: str) -> list[str | None]:
     return asks_code(makes_code(by))
+
+
+@step(resources=Resources(gpus=1))
+def root_on_gpu(number: int) -> float:
+    return math.sqrt(number)
+
+
+@pipeline
+def root(number: int) -> float:
+    return root_on_gpu(number)
+
+
+@pipeline
+def roots(number: int) -> list[float]:
+    return root_on_gpu.map([number, number, number])

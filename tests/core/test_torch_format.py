@@ -12,9 +12,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 
-from prefect_mlpipe.core.digest import digest  # noqa: E402
+from prefect_mlpipe.compute.worker import check_class  # noqa: E402
+from prefect_mlpipe.core.digest import digest, digest_as_made  # noqa: E402
+from prefect_mlpipe.core.encoding import tensors  # noqa: E402
+from prefect_mlpipe.core.formats import torch_format  # noqa: E402
 from prefect_mlpipe.core.formats.torch_format import Safetensors  # noqa: E402
 from prefect_mlpipe.core.store import Store  # noqa: E402
+from prefect_mlpipe.errors import CodeMismatch  # noqa: E402
 from tests.core.formatting import dumped, loaded  # noqa: E402
 
 nn = torch.nn
@@ -155,6 +159,80 @@ def test_damaged_headers_give_other_parts_and_no_error() -> None:
         broken[at] ^= 0xFF
         assert sum(part.nbytes for part in format.split(memoryview(broken))) <= len(data)
     assert format.split(memoryview(b"short"))
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.layer.weight.origin = "first"
+        self.again = self.layer
+        self.register_buffer("mean", torch.zeros(2))
+
+    def forward(self, values: Any) -> Any:
+        return self.layer(values - self.mean)
+
+
+@pytest.fixture
+def of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stored says that it was made on a GPU, as a machine with one would have written it.
+
+    Parameters only where they are pickled. All else is real: this machine has no GPU.
+    """
+
+    def ours(value: Any) -> Any:
+        found = written(value)
+        return {**found, "tensors": [[*kept[:2], "cuda"] for kept in found["tensors"]]}
+
+    def reduced(tensor: Any) -> Any:
+        if type(tensor) is not nn.Parameter:
+            return NotImplemented
+        state = (True, tensor.requires_grad, vars(tensor))
+        return tensors.rebuilt, (tensor.detach(), "cuda", *state)
+
+    written = torch_format._ours
+    monkeypatch.setattr(torch_format, "_ours", ours)
+    monkeypatch.setattr(tensors, "reduced", reduced)
+
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@WITHOUT_GPU
+@pytest.mark.parametrize("make", [KEPT["a tensor"], KEPT["a parameter"], KEPT["a state"], Net])
+@pytest.mark.usefixtures("of_a_gpu")
+def test_what_was_made_on_a_gpu_is_read_where_there_is_none(
+    make: Callable[[], Any], store: Store
+) -> None:
+    value = make()
+    stored = store.put(value, inline=False)
+    again = store.get(stored)
+    assert digest(again) == digest(value)
+    assert digest_as_made(again) != digest(again)
+    assert digest_as_made(again) == digest_as_made(store.get(stored))
+    assert digest_as_made(value) == digest(value)
+
+
+@WITHOUT_GPU
+@pytest.mark.usefixtures("of_a_gpu")
+def test_a_module_of_a_gpu_stays_what_it_is_where_there_is_none(store: Store) -> None:
+    net = Net()
+    again: Any = store.get(store.put(net))
+    assert again.again is again.layer
+    assert type(again.layer.weight) is nn.Parameter
+    assert again.layer.weight.origin == "first"
+    torch.testing.assert_close(again(torch.ones(2)), net(torch.ones(2)))
+
+
+@WITHOUT_GPU
+@pytest.mark.usefixtures("of_a_gpu")
+def test_a_worker_without_gpu_does_not_take_a_model_of_a_gpu_for_other_code(store: Store) -> None:
+    stored = store.put(Net())
+    found = store.get(stored)
+    on_gpu = stored._replace(digest=digest_as_made(found))
+    check_class("tcp://10.0.0.4:8786", "evaluate", on_gpu, found)
+    with pytest.raises(CodeMismatch, match="Net"):
+        check_class("tcp://10.0.0.4:8786", "evaluate", stored._replace(digest="0" * 64), found)
 
 
 def test_a_state_goes_into_a_module_again(store: Store) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from blake3 import blake3
 
 from prefect_mlpipe.core.encoding.encode import Encoder, Handler, as_branch
+from prefect_mlpipe.core.encoding.host_copies import on_host
 from prefect_mlpipe.core.encoding.pieces import (
     INLINE_BYTES,
     Piece,
@@ -54,7 +55,7 @@ def _of_another_library(kind: type) -> Handler | None:
     if name.startswith("scipy.sparse."):
         return as_branch(_sparse)
     if name.startswith("cupy.") and kind.__name__ == "ndarray":
-        return as_branch(_on_gpu)
+        return as_branch(_of_gpu)
     if kind is np.ufunc:
         return _ufunc
     return None
@@ -222,5 +223,11 @@ def _place(key: Any) -> int | tuple[int, ...]:
     return tuple(map(int, key)) if isinstance(key, tuple) else int(key)
 
 
-def _on_gpu(encoder: Encoder, value: Any) -> Sequence[Piece]:
-    return record("cupy.ndarray", encoder.encode(value.get()))
+def of_gpu(value: Any) -> Array:
+    """Return the copy in host memory of an array of cupy, in the order in which it lies."""
+    found: Array = on_host(value, lambda: value.get(order="A"))
+    return found
+
+
+def _of_gpu(encoder: Encoder, value: Any) -> Sequence[Piece]:
+    return record("cupy.ndarray", encoder.encode(of_gpu(value)))

@@ -86,12 +86,16 @@ class Encoder:
         reads: what has been read of which module: the piece, and what it reached.
         modules: names of each module whose functions were seen, and whose it is.
         grafts: what the user has added to libraries' classes, once somebody has asked.
+        storing: whether the value is to be written, which a secret must not be.
+        as_made: whether a tensor that was made on a GPU and stayed in host memory, since there is
+            none here, counts as what it was.
     """
 
     handlers: ClassVar[dict[type, Handler]] = {}
     find: ClassVar[Callable[[type, object], Handler]]
     finders: ClassVar[list[Callable[[type], Handler | None]]] = []
-    storing = False  # whether the value is to be written, which a secret must not be
+    storing = False
+    as_made = False
 
     def __init__(
         self,

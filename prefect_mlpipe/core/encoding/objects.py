@@ -52,6 +52,7 @@ _FAMILIES: Final = {
     "numpy": "arrays",
     "scipy": "arrays",
     "cupy": "arrays",
+    "cudf": "gpu_tables",
     "pandas": "tables",
     "pyarrow": "arrow",
     "polars": "tables",

@@ -1,7 +1,8 @@
 """How values are taken apart whose own `__reduce__` forgets what a step can see.
 
 Knows pickle's protocol. The digest and the pickles of the store both take such values apart in this
-way, so what counts comes back. Nothing of ours is named in it: any `pickle.load` can read it.
+way, so what counts comes back. Nothing of ours is named in it, so any `pickle.load` can read it.
+Tensors on a GPU are the exception: torch alone cannot say what restores them where there is none.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ def of_other(value: Any) -> Any:
     masked = sys.modules.get("numpy.ma")
     if masked is not None and issubclass(kind, masked.MaskedArray) and value.hardmask:
         return operator.methodcaller("harden_mask"), (value.copy().soften_mask(),)
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "Tensor") and isinstance(value, torch.Tensor):
+        from prefect_mlpipe.core.encoding import tensors  # imports torch
+
+        return tensors.reduced(value)
     return NotImplemented
 
 

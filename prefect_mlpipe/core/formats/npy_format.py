@@ -27,7 +27,11 @@ class Npy(Format):
 
     @override
     def accepts(self, value: object) -> bool:
-        return type(value) is np.ndarray and _fits_npy(value.dtype)
+        return type(value) is np.ndarray and self.fits(value.dtype)
+
+    def fits(self, dtype: np.dtype[np.generic]) -> bool:
+        """Tell whether the description in an npy header gives back this very dtype."""
+        return _fits_npy(dtype)
 
     @override
     def exact(self, value: object) -> bool:
@@ -85,7 +89,6 @@ class _Pieces:
 
 
 def _fits_npy(dtype: np.dtype[np.generic]) -> bool:
-    """Tell whether the description in an npy header gives back this very dtype."""
     if dtype.isbuiltin == 1:
         return not dtype.hasobject
     if dtype.hasobject or dtype.metadata is not None:

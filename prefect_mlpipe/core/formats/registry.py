@@ -26,6 +26,8 @@ _by_package = {
     "pyarrow": "arrow",
     "polars": "polars",
     "torch": "safetensors",
+    "cupy": "cupy",
+    "cudf": "cudf",
 }
 _on_demand = {  # format → the module and class that are imported for it
     "npy": ("prefect_mlpipe.core.formats.npy_format", "Npy"),
@@ -33,6 +35,8 @@ _on_demand = {  # format → the module and class that are imported for it
     "arrow": ("prefect_mlpipe.core.formats.arrow_format", "Arrow"),
     "polars": ("prefect_mlpipe.core.formats.polars_format", "Polars"),
     "safetensors": ("prefect_mlpipe.core.formats.torch_format", "Safetensors"),
+    "cupy": ("prefect_mlpipe.core.formats.cupy_format", "Cupy"),
+    "cudf": ("prefect_mlpipe.core.formats.cudf_format", "Cudf"),
 }
 _of_users: list[Format] = []
 _by_name: dict[str, Format] = {format.name: format for format in (JSON, TEXT, BLOB, PICKLE)}

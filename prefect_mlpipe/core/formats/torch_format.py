@@ -7,9 +7,8 @@ only we need (the order of names, gradients asked for, kinds of mappings) stands
 What would not come back as it was is left to pickle: tensors that share memory (tied weights),
 that do not lie in C order, that have attributes or classes of their own.
 
-Worth arguing: the kind of device counts in a digest, so a tensor of a GPU goes back to the GPU,
-through host memory. Where this process has none it stays in host memory, so that a machine without
-one can read what a GPU has trained.
+The kind of device counts in a digest, so a tensor of a GPU goes back to the GPU, through host
+memory. Where this process has none it stays in host memory; see `core.encoding.tensors`.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import orjson
 import torch
 from typing_extensions import override
 
+from prefect_mlpipe.core.encoding.tensors import host_copy, rebuilt
 from prefect_mlpipe.core.formats.base import Format, Part, is_json
 
 _KEY: Final = "prefect_mlpipe"
@@ -182,7 +182,7 @@ def _ours(value: Any) -> Json:
 
 
 def _octets(tensor: torch.Tensor) -> memoryview:
-    octets: memoryview = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
+    octets: memoryview = host_copy(tensor).reshape(-1).view(torch.uint8).numpy().data
     return octets
 
 
@@ -195,11 +195,7 @@ def _restored(body: memoryview, described: Json, kept: Json) -> torch.Tensor:
         tensor = torch.from_numpy(octets).view(dtype).reshape(shape)
     else:
         tensor = torch.empty(shape, dtype=dtype)
-    if device == "cuda" and torch.cuda.is_available():
-        tensor = tensor.to(device)
-    if kind == "parameter":
-        return torch.nn.Parameter(tensor, requires_grad=needs_gradient)
-    return tensor.requires_grad_(needs_gradient)
+    return rebuilt(tensor, device, kind == "parameter", needs_gradient, {})
 
 
 def _header_size(data: memoryview) -> int:

@@ -24,6 +24,7 @@ from blake3 import blake3
 
 from prefect_mlpipe.core.digest import Buffers, digest, digest_and_owners
 from prefect_mlpipe.core.encoding.encode import Undigestible
+from prefect_mlpipe.core.encoding.host_copies import host_copies
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.formats.base import (
     Chunks,
@@ -39,6 +40,7 @@ from prefect_mlpipe.core.places.backends import READ_ONLY, LocalBackend
 from prefect_mlpipe.core.places.copies import room_in
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
 from prefect_mlpipe.core.record import StoredValue
+from prefect_mlpipe.core.storing.devices import lacks_device, no_device
 from prefect_mlpipe.core.storing.soundness import Soundness, damaged, lost, unreadable
 from prefect_mlpipe.core.storing.stored_files import StoredFiles
 from prefect_mlpipe.core.storing.use import NOTED_FROM_S, note_use
@@ -83,8 +85,9 @@ class Values:
         if isinstance(value, (File, Folder)):
             return self._files.put(value)
         buffers = Buffers() if buffers is None else buffers
-        identity, owned = _identified(value, buffers, storing=True, reach=reach)
-        format, parts = _dumped(value, identity, buffers)
+        with host_copies():
+            identity, owned = _identified(value, buffers, storing=True, reach=reach)
+            format, parts = _dumped(value, identity, buffers)
         size = sum(len(buffer) for buffer in flattened(parts))
         checksum = checksum_of(parts, buffers)
         stored = StoredValue(
@@ -106,6 +109,7 @@ class Values:
         Raises:
             ValueMissing: its bytes are gone.
             ValueDamaged: its bytes do not match the checksum, or cannot be read back here.
+        NoDevice: it lives on a GPU, and there is none here, or not its library.
         """
         if stored.format in ("file", "folder"):
             return self._files.get(stored)
@@ -114,6 +118,8 @@ class Values:
         try:
             return format.load(data)
         except Exception as error:
+            if lacks_device(error):
+                raise no_device(stored, error) from error
             # Sound bytes that do not load: a class that is gone, another release of a library.
             raise damaged(self._url(stored), stored, f"{type(error).__name__}: {error}") from error
 
