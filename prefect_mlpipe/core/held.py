@@ -132,11 +132,21 @@ def made_by(code: Code, labels: Iterable[str]) -> Made:
     """
     found: dict[str, Mapping[str, str]] = {}
     for label in labels:
-        shown = _everything(code) if label == _EVERYTHING else _made(code, label)
+        shown = _everything(code) if label == _EVERYTHING else _made(code, _here(code, label))
         if shown is None:
             label, shown = _EVERYTHING, _everything(code)
         found[label] = {kind: _short(each) for kind, each in shown.items()}
     return found
+
+
+def _here(code: Code, label: str) -> str:
+    """Return what code that was made in a script or a notebook is called now, if it is imported."""
+    rest = label.removeprefix("__main__")
+    root = rest.partition(_LOCAL)[0]
+    if rest == label or f"__main__{root}" in code.values:
+        return label
+    found = [each for each in code.values if each.endswith(root)]
+    return found[0].removesuffix(root) + rest if len(found) == 1 else label
 
 
 def _made(code: Code, label: str) -> dict[str, list[bytes]] | None:

@@ -340,7 +340,7 @@ class Queue:
             else:
                 item.run.state = "behind"
         keys = [item.run.key for item in taken if item.run.key is not None]
-        found = self._store.records.read_many(keys, fresh=True, loose=False)
+        found = self._store.records.read_many(keys, fresh=True, loose=self._store.is_local)
         ready = []
         for item in taken:
             run, record = item.run, found.get(str(item.run.key), item.record)

@@ -120,7 +120,7 @@ class Network:
         """Break the connections that there are; new ones can be made."""
         for end in self._ends[1:]:
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                end.shutdown(socket.SHUT_RDWR)  # each is closed by the thread that reads it
         del self._ends[1:]
 
     def close(self) -> None:
@@ -140,12 +140,13 @@ class Network:
                     threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
 
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := one.recv(65536):
-                self._open.wait()
-                other.sendall(data)
-        with contextlib.suppress(OSError):
-            other.shutdown(socket.SHUT_RDWR)
+        with one:
+            with contextlib.suppress(OSError):
+                while data := one.recv(65536):
+                    self._open.wait()
+                    other.sendall(data)
+            with contextlib.suppress(OSError):
+                other.shutdown(socket.SHUT_RDWR)
 
 
 class Stage:

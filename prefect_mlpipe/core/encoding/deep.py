@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _FRAMES: Final = 100_000
 _STACK_BYTES: Final = 1 << 28
-_PATIENCE_S: Final = 10.0  # a thread that is asked to wait may be what another one waits for
+_PATIENCE_S: Final = 60.0  # a thread that is asked to wait may be what another one waits for
 
 _one_at_a_time = threading.Lock()
 
