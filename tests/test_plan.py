@@ -300,7 +300,8 @@ def test_a_plan_of_one_compute_does_not_name_it() -> None:
     assert str(Plan("digits", [], None)) == "digits: no steps"
 
 
-def test_a_long_plan_folds_neighbours_of_one_fate() -> None:
+def test_a_long_plan_folds_neighbours_of_one_fate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     same = reasons("helpers.clean")
     steps = [
         *(StepPlan(f"load#{n}", "reuse", (), "default", 1.0) for n in range(200)),

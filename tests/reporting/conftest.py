@@ -40,9 +40,12 @@ class Api:
         return self.client.request("POST", path, json=body).json()
 
     def task_runs(self, flow_run_id: UUID) -> dict[str, Any]:
-        """Task runs of a flow run by name, at most 200."""
+        """Task runs of a flow run by name, at most 200, of which the server knows the state.
+
+        It puts a task run on record a moment before its state.
+        """
         found = self.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [str(flow_run_id)]}}})
-        return {task_run["name"]: task_run for task_run in found}
+        return {task_run["name"]: task_run for task_run in found if task_run["state"]}
 
     def count(self, flow_run_id: UUID) -> int:
         filter = {"flow_runs": {"id": {"any_": [str(flow_run_id)]}}}

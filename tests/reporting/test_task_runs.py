@@ -65,7 +65,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "GATHER_S": 0.01,
         "POLL_S": 0.01,
         "FORGOTTEN_S": 0.1,
-        "UNKNOWN_S": 0.2,
+        "UNKNOWN_S": 1.0,
         "BACK_OFF_S": (0.01, 0.02),
     }.items():
         module = posting if hasattr(posting, name) else task_runs
@@ -177,7 +177,7 @@ def test_a_run_left_running_is_closed_and_keeps_its_edges(prefect_api: Api, nati
         assert reporter.flush(VISIBLE_S)
     shown = eventually(
         lambda: prefect_api.task_runs(flow_run),
-        lambda s: s["step-1"]["state_name"] == "Crashed",
+        lambda s: s.get("step-1", {}).get("state_name") == "Crashed",
         VISIBLE_S,
     )
     assert shown["step-1"]["state_type"] == "CRASHED"
@@ -376,7 +376,9 @@ def test_a_flow_run_ends_before_a_slow_server_has_it_all(
             for report in others:
                 reporter.report(report)
         assert len(posted(api)) < 60
-        assert len(eventually(lambda: posted(api), lambda all: len(all) >= 60, 20)) == 60
+        # What a busy machine takes for forgotten is posted once more.
+        ids = eventually(lambda: {e["id"] for e in posted(api)}, lambda all: len(all) >= 60, 20)
+        assert len(ids) == 60
         with pytest.raises(RuntimeError, match="closed"):
             reporter.report(reports(1)[0])
         assert reporter.flush(10)
