@@ -99,8 +99,7 @@ class Records:
         """Write records together, and give those that stand: the first of each key."""
         if len(records) < WORTH:
             return [self.write(record) for record in records]
-        local = isinstance(self._place.backend, LocalBackend)  # elsewhere each costs a request
-        standing = self.read_many([record.key for record in records], fresh=True, loose=local)
+        standing = self.read_many([record.key for record in records], fresh=True)
         new = {record.key: record for record in records if record.key not in standing}
         if new:
             self._packs.write(new.values())
