@@ -122,6 +122,17 @@ def test_a_damaged_pack_is_not_believed_and_says_so(local: Store) -> None:
     assert names(local) == names(local, packs.KEYS) == []
 
 
+def test_a_pack_that_was_removed_by_hand_is_as_none(store: Store) -> None:
+    store.records.write_many(RECORDS)
+    for name in names(store):
+        store._backend.delete(name)
+    other = reopened(store)
+    assert other.records.read_many(KEYS) == {}
+    assert other.records.read(KEYS[0]) is None
+    assert other.records.write_many(RECORDS) == RECORDS
+    assert reopened(store).records.read_many(KEYS) == BY_KEY
+
+
 @pytest.mark.parametrize("keys", [b"", b"x" * 7, b"\xff" * 800, b"\0" * 800])
 def test_wrong_keys_of_a_pack_find_nothing_or_what_is_right(local: Store, keys: bytes) -> None:
     local.records.write_many(RECORDS)

@@ -45,6 +45,7 @@ WORTH: Final = 8  # records; fewer are written one by one
 FULL: Final = 50_000  # records; a pack that has so many is not put together with others
 _TIER: Final = 8  # packs of about one size are put together once there are so many
 _REMOTE_TIER: Final = 2  # the same where each one costs a request
+_LOOKS: Final = 5  # that often packs may go under a reader
 _MANY: Final = 16  # keys; from so many on they are looked up all at once
 
 Json = Any
@@ -78,10 +79,13 @@ class Packs:
                 return {}
             moved = self._moves.keys(fresh=fresh)
             wanted = [key for key in keys if key not in moved] if moved else keys
-            try:
-                return _found(packs, wanted)
-            except _Gone:  # put together with others by somebody else
-                return _found(self._look(fresh=True), wanted)
+            for _ in range(_LOOKS):
+                try:
+                    return _found(packs, wanted)
+                except _Gone:  # put together with others by somebody else
+                    # Of what was removed by hand the keys may be left: those records are not there.
+                    packs = [pack for pack in self._look(fresh=True) if pack.is_there()]
+            return {}  # they go faster than they can be read
 
     def has(self, key: str) -> bool:
         """Tell whether there seems to be a record of a key in a pack, without reading it."""
@@ -186,6 +190,12 @@ class _Pack:
 
     def __len__(self) -> int:
         return len(self.prefixes)
+
+    def is_there(self) -> bool:
+        """Tell whether its records can be read."""
+        return self._document is not None or self._documents.place.backend.exists(
+            pack_name(self.name)
+        )
 
     def positions(self, prefix: int) -> range:
         """Give the rows of keys that begin like this."""
