@@ -56,7 +56,9 @@ def there(cluster: Any) -> Dask:
 
 @pytest.fixture
 def client(cluster: Any) -> Iterator[Client]:
+    """A client of the shared cluster, once the workers that earlier tests ended are back."""
     with Client(cluster.scheduler_address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=SHOWN_S)
         yield client
 
 
