@@ -20,15 +20,20 @@ Json = Any
 class Baseline:
     """What a step is compared with: itself in the last run, or its function's latest record.
 
+    Args:
+        store: where they are.
+        pipeline: whose runs count.
+        run: manifest of a run to compare with instead of the last.
+
     Attributes:
         compared: name of a node → key of the record that it was compared with.
     """
 
-    def __init__(self, store: Store, pipeline: str) -> None:
+    def __init__(self, store: Store, pipeline: str, run: Mapping[str, Json] | None = None) -> None:
         self._store = store
         self._pipeline = pipeline
-        self._run: Mapping[str, Json] | None = None
-        self._nodes = Entries({})
+        self._run = run
+        self._nodes = Entries(run or {})
         self._latest: dict[str, Record | None] = {}
         self.compared: dict[str, str] = {}
 

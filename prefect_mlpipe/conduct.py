@@ -6,6 +6,7 @@ Knows neither Prefect nor threads.
 
 from __future__ import annotations
 
+import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,21 +16,32 @@ from typing import Any, Protocol
 from prefect_mlpipe.baseline import Baseline
 from prefect_mlpipe.compute.targets import Target, adopt_computes, compute_of
 from prefect_mlpipe.compute.usage import Span, Work, total, usage
+from prefect_mlpipe.core.bundling.archive import NAME_DIGITS, facts_beside
+from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.graph import Graph, Node, Output, replace_outputs
 from prefect_mlpipe.core.heap import settled_heap
+from prefect_mlpipe.core.nested import items_in
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.current import Current, current
 from prefect_mlpipe.engine.calls import load
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.engine import Engine
-from prefect_mlpipe.engine.keying import Keyer
+from prefect_mlpipe.engine.keying import Keyer, as_file
 from prefect_mlpipe.engine.lint import code_warnings
 from prefect_mlpipe.engine.outputs import Outputs, pack
 from prefect_mlpipe.engine.protocols import Reporter, Runner
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.entries import columns, is_plain
-from prefect_mlpipe.errors import RunCancelled, StoreUnavailable, UnresolvedOutput
+from prefect_mlpipe.errors import (
+    InputChanged,
+    MissingFile,
+    RunCancelled,
+    StoreUnavailable,
+    UnresolvedOutput,
+)
+from prefect_mlpipe.parameters import kept
+from prefect_mlpipe.replays import Replay, path_of, taken_up
 from prefect_mlpipe.runs import plain
 from prefect_mlpipe.settings import Failures
 from prefect_mlpipe.tracing import Tracer
@@ -60,6 +72,7 @@ class RunInfo:
 
     Attributes:
         stored: references to the parameters that Prefect has not but by reference.
+        local: whether it is none of Prefect's.
     """
 
     id: str
@@ -67,6 +80,7 @@ class RunInfo:
     pipeline: str
     parameters: Mapping[str, Any]
     stored: Sequence[Any] = ()
+    local: bool = False
 
 
 @dataclass
@@ -137,9 +151,10 @@ class Conduct:
             check=lambda nodes: self._check(graph, nodes),
         )
         on_engine(engine)
+        replay = taken_up(self.info.id)
         state, error, packed = "completed", None, {"value": None}
         try:
-            value, references = self._trace(graph, engine)
+            value, references = self._trace(graph, engine, replay)
             packed = pack(references, self.store)
             return value, Returned(references, self.store)
         except BaseException as raised:
@@ -153,15 +168,17 @@ class Conduct:
             seconds = time.perf_counter() - watch
             ending = Ending(self.info, started, seconds, state, error, packed)
             used = usage(self.computes, self.runner.spans(), _work(engine))
-            self._leave(ending.document(graph, engine, baseline, used), engine, order)
+            document = ending.document(graph, engine, baseline, used)
+            document["replays"] = None if replay is None else replay.run_id
+            self._leave(document, engine, order)
             active.close()
 
     def _check(self, graph: Graph, nodes: Sequence[Node]) -> None:
         adopt_computes(graph, nodes, self.computes, self.named)
         self.runner.check(nodes)
 
-    def _trace(self, graph: Graph, engine: Engine) -> tuple[Any, Any]:
-        tracer = Tracer(graph, engine.resolve)
+    def _trace(self, graph: Graph, engine: Engine, replay: Replay | None) -> tuple[Any, Any]:
+        tracer = Tracer(graph, engine.resolve, {} if replay is None else replay.stand_ins)
         stops: tuple[type[BaseException], ...] = (RunCancelled, *self.stops)
         try:
             returned = self._body(tracer, engine)
@@ -172,8 +189,10 @@ class Conduct:
         except stops:
             engine.abandon("Cancelled", "the run was cancelled")
             raise
-        except Exception:  # whatever it was: nothing stays running, and it is raised again
+        except Exception as error:  # nothing stays running, and it is raised again
             engine.abandon("Cancelled", "the run failed")
+            if isinstance(error, MissingFile):
+                raise self._of_parameter(error) from error
             raise
         except BaseException as error:
             engine.abandon("Crashed", f"the run was ended by {type(error).__name__}")
@@ -191,6 +210,15 @@ class Conduct:
                 # A Prefect task was handed an output; Prefect's own words would hide what is wrong.
                 raise error.__cause__ from None
             raise
+
+    def _of_parameter(self, error: MissingFile) -> MissingFile:
+        """Name the parameter that the path of a missing file came by, and the machine."""
+        path = str(error.facts.get("path"))
+        for name, value in self.arguments.items():
+            if path in map(path_of, items_in(value, fields=True)):
+                facts = {"parameter": name, **error.facts, "machine": platform.node()}
+                return MissingFile(error.sentence, facts, error.advice)
+        return error
 
     def _current(self, run: StepRun) -> Current:
         return Current(
@@ -214,6 +242,7 @@ class Conduct:
         """Write the run manifest. A run does not fail for want of it: what its steps made is there,
         and what ended it says more."""
         try:
+            document |= self._kept_for_replay(engine)
             document["segment"] = self._segment(engine)
             self.store.runs.write(self.info.pipeline, self.info.id, document, started=order)
             for function, latest in _latest(engine).items():
@@ -226,6 +255,32 @@ class Conduct:
                 f"among the runs of pipeline '{self.info.pipeline}'. What its steps have recorded "
                 f"is not touched by that. {error.advice}"
             )
+
+    def _kept_for_replay(self, engine: Engine) -> dict[str, Any]:
+        """Return what it takes to run this again, besides the code."""
+        keep = self.pipeline.options.keep_inputs
+        large = keep or not self.info.local  # Prefect has them, by reference
+        return {
+            "version": version_of(self.pipeline),
+            "local": self.info.local,
+            "arguments": kept(self.arguments, lambda: self.store, large=large),
+            "inputs": self._kept_files(engine) if keep else {},
+        }
+
+    def _kept_files(self, engine: Engine) -> dict[str, Any]:
+        """Store the files that steps were given: path → reference."""
+        found: dict[str, Any] = {}
+        for node in engine.graph:
+            for item in items_in(list(node.arguments.values()), fields=True):
+                path = path_of(item)
+                if path is None or path in found:
+                    continue
+                place = item if isinstance(item, File | Folder) else as_file(item)
+                try:
+                    found[path] = self.store.put(place).to_json()
+                except (MissingFile, InputChanged) as error:
+                    engine.warn(f"An input file could not be kept: {error.sentence}")
+        return found
 
     def _segment(self, engine: Engine) -> str | None:
         """Keep the records of this run together where each costs a request of its own."""
@@ -240,6 +295,14 @@ class Conduct:
             and not self.store.records.is_packed(run.record.key)
         ]
         return self.store.segments.write(records)
+
+
+def version_of(pipeline: Any) -> str | None:
+    """Return the name of the version that the code of a pipeline was unpacked from, if it was."""
+    facts = facts_beside(pipeline.body.__code__.co_filename)
+    if facts is None or facts["pipeline"] != pipeline.name:
+        return None
+    return facts["name"] or str(facts["digest"][:NAME_DIGITS])
 
 
 def _reached(engine: Engine, output: Output) -> Any:

@@ -32,11 +32,15 @@
     │   ├── Unshippable             a step's code or arguments cannot be sent to a worker
     │   ├── CodeMismatch            a worker would run other code than that of the key
     │   └── EnvironmentMismatch     a worker has other versions than those of the key
+    ├── VersionError              a frozen version is not right
+    │   ├── CannotFreeze            the code of a pipeline cannot be made a version
+    │   └── VersionNotFound         no such version in this store
     └── RunError                  a run could not do what it was asked
         ├── StepFailed              stands for an exception that could not travel
         ├── StepTimedOut            a step ran longer than its `timeout_seconds`
         ├── RunCancelled            the run was cancelled
         ├── RunNotFound             no such run in this store
+        ├── CannotReplay            what a run was made from has changed, or was not kept
         └── PrefectUnavailable      the Prefect API does not answer
 
 Each message has three parts: a sentence that names the step and the argument, the facts, and what
@@ -198,6 +202,18 @@ class EnvironmentMismatch(ComputeError):
     """A worker has other versions than those of the key; nothing ran, nothing is recorded."""
 
 
+class VersionError(MlpipeError):
+    """A frozen version of a pipeline is not right."""
+
+
+class CannotFreeze(VersionError):
+    """The code of a pipeline cannot be made a version; nothing was deployed."""
+
+
+class VersionNotFound(VersionError, LookupError):
+    """There is no such version of the pipeline in this store."""
+
+
 class RunError(MlpipeError):
     """A run could not do what it was asked."""
 
@@ -216,6 +232,10 @@ class RunCancelled(RunError):
 
 class RunNotFound(RunError, LookupError):
     """There is no such run in this store."""
+
+
+class CannotReplay(RunError):
+    """What a run was made from has changed or was not kept; nothing ran."""
 
 
 class PrefectUnavailable(RunError):

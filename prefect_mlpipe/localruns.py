@@ -65,7 +65,7 @@ def run_locally(pipeline: Any, arguments: Mapping[str, Any]) -> Any:
     conduct = Conduct(
         pipeline,
         arguments,
-        RunInfo(secrets.token_hex(16), generate_slug(2), pipeline.name, arguments),
+        RunInfo(secrets.token_hex(16), generate_slug(2), pipeline.name, arguments, local=True),
         pipeline.open_store(),
         LocalRunner(computes),
         LogReporter(),

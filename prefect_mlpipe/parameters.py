@@ -19,16 +19,19 @@ import pathlib
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from prefect.utilities.callables import ParameterSchema
 from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic_core import to_jsonable_python
 
 from prefect_mlpipe.core.formats.base import Unstorable
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import InvalidParameters, StoreError
+from prefect_mlpipe.replays import path_of
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -84,6 +87,41 @@ def show(name: str, value: Any, store: Callable[[], Store]) -> Any:
     return reference if signature is None else {**reference, "signature": signature}
 
 
+def kept(
+    arguments: Mapping[str, Any], store: Callable[[], Store], *, large: bool
+) -> dict[str, Any]:
+    """Return arguments as JSON from which a run can be started again, files by absolute paths.
+
+    Secrets are left out, and so is what can be kept in no way.
+
+    Args:
+        arguments: of a run.
+        store: where what has no short JSON goes.
+        large: whether such things are kept at all.
+    """
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        value = with_absolute_paths(value)
+        short = _is_plain(value) and not _has_secret(value) and _size(value) <= LIMIT_BYTES
+        if short or (large and not _has_secret(value)):
+            with suppress(InvalidParameters):  # neither JSON nor storable: not kept
+                found[name] = to_jsonable_python(show(name, value, store), fallback=str)
+    return found
+
+
+def with_absolute_paths(value: Any) -> Any:
+    """Return a value with its files and paths, also in lists, tuples and dicts, as absolute
+    paths in plain text."""
+    path = path_of(value)
+    if path is not None:
+        return path
+    if type(value) in (list, tuple):
+        return type(value)(map(with_absolute_paths, value))
+    if type(value) is dict:
+        return {name: with_absolute_paths(item) for name, item in value.items()}
+    return value
+
+
 def stored_in(parameters: Mapping[str, Any]) -> list[Any]:
     """Return the references among parameters, as JSON."""
     found = [value for value in parameters.values() if isinstance(value, dict) and _MARK in value]
@@ -110,9 +148,13 @@ class _ClosedSchema(ParameterSchema):
 
 def close_schema(deployment: RunnerDeployment) -> RunnerDeployment:
     """Have the API refuse runs of a deployment with parameters that the pipeline does not have."""
-    known = deployment._parameter_openapi_schema.model_dump()
-    deployment._parameter_openapi_schema = _ClosedSchema(**known, additionalProperties=False)
+    deployment._parameter_openapi_schema = closed(deployment._parameter_openapi_schema)
     return deployment
+
+
+def closed(schema: ParameterSchema) -> ParameterSchema:
+    """Return a schema of parameters that refuses unknown names."""
+    return _ClosedSchema(**schema.model_dump(), additionalProperties=False)
 
 
 def _loaded(name: str, reference: Mapping[str, Any], store: Callable[[], Store]) -> Any:

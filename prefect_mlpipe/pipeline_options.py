@@ -29,7 +29,7 @@ _REFUSED = {
     "cache_result_in_memory": "outputs go through the store",
     "validate_parameters": "parameters are always validated",
 }
-OURS = ("store", "compute", "refresh", "targets", "failures")
+OURS = ("store", "compute", "refresh", "targets", "failures", "keep_inputs")
 
 
 class RunOptions(BaseModel):
@@ -60,6 +60,7 @@ class PipelineOptions(BaseModel):
     refresh: bool | tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     failures: Failures | None = None
+    keep_inputs: bool = False
 
 
 def with_runner(options: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +95,7 @@ _TAKES = {
     "refresh": "Give True or names of steps.",
     "targets": "Give names of steps.",
     "failures": "Give 'finish', 'stop' or 'cancel'.",
+    "keep_inputs": "Give True or False.",
 }
 
 

@@ -10,13 +10,16 @@ body: `serve` pickles it, and what it reached besides would have to be pickled t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import functools
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from uuid import UUID
 
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow
@@ -26,6 +29,7 @@ from prefect_mlpipe.baseline import Baseline
 from prefect_mlpipe.compute.named import named_computes
 from prefect_mlpipe.compute.targets import DEFAULT, Target, Threads, adopt_computes
 from prefect_mlpipe.core.annotations import resolve_annotations, signature_of
+from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.graph import Graph, outputs_in
 from prefect_mlpipe.core.shipping import Shipped
 from prefect_mlpipe.core.store import Store
@@ -51,6 +55,12 @@ from prefect_mlpipe.steps import Step, local_names
 from prefect_mlpipe.stores import open_store
 from prefect_mlpipe.tracing import Tracer, refuse_iterators
 
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+    from prefect_mlpipe.deploy.frozen import FrozenCode
+    from prefect_mlpipe.deploy.versions import Versions
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -64,6 +74,7 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
 
     body: Callable[P, R]
     options: PipelineOptions
+    frozen: FrozenCode | None = None  # of one that is being deployed
 
     def __init__(
         self,
@@ -122,7 +133,7 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
             verify: look whether the stored values that would be read are there and undamaged.
             kwargs: parameters by name.
         """
-        graph, planner = self._trace_plan(self.bind(args, kwargs))
+        graph, planner = self.trace_plan(self.bind(args, kwargs))
         adopt_computes(graph, list(graph), *self.computes())
         return planner.plan(verify)
 
@@ -132,23 +143,40 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         A value at a `resolve` is taken from the records if its step would be reused; otherwise
         the graph ends there and `complete` is false.
         """
-        return self._trace_plan(self.bind(args, kwargs))[0]
+        return self.trace_plan(self.bind(args, kwargs))[0]
 
-    def _trace_plan(self, arguments: dict[str, Any]) -> tuple[Graph, Planner]:
+    def trace_plan(
+        self,
+        arguments: dict[str, Any],
+        run: Mapping[str, Any] | None = None,
+        stand_ins: Mapping[str, File | Folder] = MappingProxyType({}),
+    ) -> tuple[Graph, Planner]:
+        """Trace the body without executing anything.
+
+        Args:
+            arguments: validated parameters.
+            run: manifest of the run that is compared with; default: the last.
+            stand_ins: path of a file → what steps would be given in its place.
+        """
         store = self.open_store()
         graph = Graph(self.name)
         selection = self.selection(arguments)
-        baseline = Baseline(store, self.name)
+        baseline = Baseline(store, self.name, run)
         decider = Decider(store, Keyer(), selection, baseline, time.time)
         planner = Planner(graph, Outputs(store), decider, baseline)
         with contextlib.suppress(Barrier):  # the graph says where it ended
-            Tracer(graph, planner.resolve).run(self, self.body, arguments)
+            Tracer(graph, planner.resolve, stand_ins).run(self, self.body, arguments)
         return graph, planner
 
     @property
     def runs(self) -> Runs:
         """The finished runs of this pipeline in its store."""
-        return Runs(self.open_store(), self.name, signature_of(self.body).parameters)
+        return Runs(self.open_store(), self.name, signature_of(self.body).parameters, self._replay)
+
+    def _replay(self, document: Mapping[str, Any], **asked: Any) -> str:
+        from prefect_mlpipe.deploy.replaying import replay
+
+        return replay(self, document, **asked)
 
     def visualize(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: Prefect's picture knows tasks only.
@@ -169,9 +197,10 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
 
         Args:
             options: `store`, `compute` (name → target, added to what is there), `refresh` (true or
-                names), `targets` (names), `failures` (`finish`, `stop`, `cancel`), or options of
-                Prefect's flows (`name`, `retries`, `timeout_seconds`, hooks, ...); as
-                `task_runner` a `RoutingTaskRunner`, whose computes are taken over.
+                names), `targets` (names), `failures` (`finish`, `stop`, `cancel`),
+                `keep_inputs`, or options of Prefect's flows (`name`, `retries`,
+                `timeout_seconds`, hooks, ...); as `task_runner` a `RoutingTaskRunner`, whose
+                computes are taken over.
         """
         options = with_runner(options)
         ours = {name: options.pop(name) for name in OURS if name in options}
@@ -212,12 +241,73 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         def to_deployment(self, *args: Any, **options: Any) -> Any:
             """As Prefect's; a `DataChangeTrigger` keeps its state in the pipeline's store."""
             made = super().to_deployment(*args, **self._bound(options))
-            return _closed_later(made) if inspect.isawaitable(made) else close_schema(made)
+            return self._made_later(made) if inspect.isawaitable(made) else self._made(made)
 
         async def ato_deployment(self, *args: Any, **options: Any) -> Any:
             """As Prefect's; a `DataChangeTrigger` keeps its state in the pipeline's store."""
             made = await super().ato_deployment(*args, **self._bound(options))
-            return close_schema(made)
+            return self._made(made)
+
+        def deploy(self, name: str, *args: Any, **options: Any) -> Any:
+            """As Prefect's; without an image or a storage of one's own the code is frozen.
+
+            The deployment then runs the code as it is now, whatever becomes of the working copy:
+            see `versions`.
+
+            Raises:
+                CannotFreeze: the code cannot be made a version; nothing was deployed.
+            """
+            frozen, options = self._freeze(args, options)
+            made = super(Pipeline, frozen).deploy(name, **options)
+            return (
+                frozen._deployed_later(made)
+                if inspect.isawaitable(made)
+                else frozen._deployed(made)
+            )
+
+        async def adeploy(self, name: str, *args: Any, **options: Any) -> Any:
+            """As `deploy`, to be awaited."""
+            if self.frozen is not None:
+                return await super().adeploy(name, *args, **options)
+            frozen, options = await asyncio.to_thread(self._freeze, args, options)
+            return frozen._deployed(await super(Pipeline, frozen).adeploy(name, **options))
+
+    @property
+    def versions(self) -> Versions:
+        """The frozen versions of this pipeline in its store."""
+        from prefect_mlpipe.deploy.versions import Versions
+
+        return Versions(self.open_store(), self.name)
+
+    def _freeze(
+        self, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[Pipeline[P, R], dict[str, Any]]:
+        from prefect_mlpipe.deploy.deployments import frozen_for, is_ours_to_freeze
+
+        names = [*inspect.signature(Flow.deploy).parameters][2:]  # without self and name
+        options = {**dict(zip(names, args, strict=False)), **options}
+        if not is_ours_to_freeze(self, options):
+            return self, options
+        return frozen_for(self, options)
+
+    def _made(self, deployment: RunnerDeployment) -> RunnerDeployment:
+        if self.frozen is not None:
+            deployment.storage = self.frozen
+            deployment.entrypoint = self.frozen.entrypoint
+        return close_schema(deployment)
+
+    async def _made_later(self, deployment: Any) -> RunnerDeployment:
+        return self._made(await deployment)
+
+    def _deployed(self, deployment_id: UUID) -> UUID:
+        if self.frozen is not None:
+            from prefect_mlpipe.deploy.deployments import note_deployed
+
+            note_deployed(self.open_store(), self.name, self.frozen.version)
+        return deployment_id
+
+    async def _deployed_later(self, deployment_id: Any) -> UUID:
+        return self._deployed(await deployment_id)
 
     def _bound(self, options: dict[str, Any]) -> dict[str, Any]:
         # Imported here: Prefect's deployments take longer to import than all of the rest.
@@ -312,10 +402,6 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
             )
 
 
-async def _closed_later(deployment: Any) -> Any:
-    return close_schema(await deployment)
-
-
 def _runner(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Callable[..., Any]:
     """Return the function that Prefect runs: the body's signature, the engine's work."""
 
@@ -378,6 +464,7 @@ def pipeline(
     refresh: bool | Sequence[str] = (),
     targets: Sequence[str] = (),
     failures: Failures | None = None,
+    keep_inputs: bool = False,
     **flow_options: Any,
 ) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
 def pipeline(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -391,6 +478,8 @@ def pipeline(body: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         refresh: `True`, or names of steps or groups that run although they could be reused.
         targets: names of steps or groups that are wanted, with what they need.
         failures: `finish`, `stop` or `cancel` the rest when a step fails.
+        keep_inputs: store the files that are given to steps, so that a run can be replayed after
+            they have changed.
         flow_options: options of Prefect's flows: `description`, `retries`, `timeout_seconds`,
             hooks.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -22,11 +22,18 @@ from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.outputs import gather
 from prefect_mlpipe.entries import Entries
-from prefect_mlpipe.errors import InvalidParameters, OutputError, RunNotFound, ValueMissing
+from prefect_mlpipe.errors import (
+    CannotReplay,
+    InvalidParameters,
+    OutputError,
+    RunNotFound,
+    ValueMissing,
+)
 from prefect_mlpipe.explaining import Side, explanation, moment, side_of, side_of_record
 from prefect_mlpipe.reporting.summary import seconds_text
 
 Json = Any
+Replayer = Callable[..., str]  # run manifest, what is asked → id of the new run
 
 _MAX_REASONS: Final = 10
 
@@ -290,10 +297,13 @@ def _moment(seconds: float) -> datetime:
 class Run:
     """One finished run of a pipeline."""
 
-    def __init__(self, store: Store, document: Mapping[str, Json]) -> None:
+    def __init__(
+        self, store: Store, document: Mapping[str, Json], replay: Replayer | None = None
+    ) -> None:
         self._store = store
         self._document = document
         self._entries = Entries(document)
+        self._replay = replay
 
     def __repr__(self) -> str:
         return f"<run '{self.name}' of '{self.pipeline}': {self.state}>"
@@ -336,6 +346,43 @@ class Run:
         """Type and message of what ended it."""
         error: str | None = self._document["error"]
         return error
+
+    @property
+    def version(self) -> str | None:
+        """Name of the frozen version that it was a run of; `None` for one of the working copy."""
+        version: str | None = self._document.get("version")
+        return version
+
+    @property
+    def replays(self) -> str | None:
+        """Id of the run that it runs again; `None` for most."""
+        run: str | None = self._document.get("replays")
+        return run
+
+    def replay(self, *, refresh: bool = False, **secrets: Any) -> Run:
+        """Run this again with the same code and the same parameters; return the new run.
+
+        What is in the store is reused, as in any run. A run of a frozen version is run again from
+        the code in the store, in a process of its own; one of the working copy in this process, if
+        the working copy is still what it was.
+
+        Args:
+            refresh: run all steps, to see whether they return the same again.
+            secrets: parameters that are secrets: these are kept nowhere.
+
+        Raises:
+            CannotReplay: something that counts has changed since, or was not kept; it says what.
+            VersionNotFound: the version is not in the store any more.
+            Exception: a step's own exception.
+        """
+        if self._replay is None:
+            raise CannotReplay(
+                f"Run '{self.name}' was read without its pipeline.",
+                {"pipeline": self.pipeline},
+                "Take it from the pipeline: pipeline.runs.get(id).replay().",
+            )
+        made = self._replay(self._document, refresh=refresh, secrets=secrets)
+        return Runs(self._store, self.pipeline, (), self._replay).get(made)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -424,8 +471,15 @@ class Run:
 class Runs:
     """The finished runs of a pipeline in a store, newest first."""
 
-    def __init__(self, store: Store, pipeline: str, parameters: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pipeline: str,
+        parameters: Iterable[str] = (),
+        replay: Replayer | None = None,
+    ) -> None:
         self._store = store
+        self._replay = replay
         self._pipeline = pipeline
         self._parameters = frozenset(parameters)
 
@@ -433,7 +487,7 @@ class Runs:
         for run_id in self._store.runs.ids(self._pipeline):
             document = self._store.runs.read(self._pipeline, run_id)
             if document is not None:
-                yield Run(self._store, document)
+                yield Run(self._store, document, self._replay)
 
     def list(self, limit: int = 20) -> list[Run]:
         """Return the newest runs."""
@@ -479,7 +533,7 @@ class Runs:
                 {"store": self._store.url},
                 "Run it, or look in the store that it ran with.",
             )
-        return Run(self._store, document)
+        return Run(self._store, document, self._replay)
 
     def get(self, run_id: object) -> Run:
         """Return a run by id or name.
@@ -489,7 +543,7 @@ class Runs:
         """
         document = self._store.runs.read(self._pipeline, str(run_id))
         if document is not None:
-            return Run(self._store, document)
+            return Run(self._store, document, self._replay)
         for run in self:
             if run.name == str(run_id):
                 return run

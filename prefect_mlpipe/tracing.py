@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from prefect.futures import PrefectFuture
 
 from prefect_mlpipe import active
+from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.graph import (
     Graph,
     Node,
@@ -27,6 +29,7 @@ from prefect_mlpipe.core.graph import (
 )
 from prefect_mlpipe.core.graph import Mapping as NodeMapping
 from prefect_mlpipe.errors import InvalidPipeline, InvalidStep, PipelineCircle
+from prefect_mlpipe.replays import with_stand_ins
 from prefect_mlpipe.steps import Step, adopt_files, common_length, unmapped
 
 T = TypeVar("T")
@@ -57,12 +60,19 @@ class Tracer:
     Args:
         graph: where nodes are added.
         resolver: returns the values of outputs at a barrier, in their order.
+        stand_ins: path of a file → what steps are given in its place.
     """
 
-    def __init__(self, graph: Graph, resolver: Resolver) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        resolver: Resolver,
+        stand_ins: Mapping[str, File | Folder] = MappingProxyType({}),
+    ) -> None:
         self.graph = graph
         self.thread = get_ident()
         self._resolver = resolver
+        self._stand_ins = stand_ins
         self._group = ""
         self._after: tuple[Any, ...] = ()
         self._bodies: list[Any] = []
@@ -83,7 +93,7 @@ class Tracer:
         if "wait_for" in kwargs:
             kwargs = dict(kwargs)
             after += _several(kwargs.pop("wait_for"))
-        arguments = adopt_files(step, step.signature.bind(args, kwargs))
+        arguments = adopt_files(step, self._bound(step, args, kwargs))
         node = self.graph.add(step, self._group, arguments, _nodes(step.name, after))
         return Output(node, None, self.resolve)
 
@@ -93,7 +103,7 @@ class Tracer:
         allowed, drop = kwargs.pop("allowed_failures", 0), kwargs.pop("drop_failed", False)
         _refuse_allowed(step, allowed)
         after = self._after + step._after + _several(kwargs.pop("wait_for", None))
-        bound = step.signature.bind(args, kwargs)
+        bound = self._bound(step, args, kwargs)
         lists = [n for n, v in bound.items() if type(v) in (list, tuple, range, Output)]
         sizes = {n: len(bound[n]) for n in lists if type(bound[n]) is not Output}
         if sizes or not lists:
@@ -104,6 +114,19 @@ class Tracer:
         mapped = NodeMapping(tuple(lists), allowed, drop)
         node = self.graph.add(step, self._group, arguments, _nodes(step.name, after), mapped)
         return Output(node, None, self.resolve)
+
+    def _bound(
+        self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        bound = step.signature.bind(args, kwargs)
+        if not self._stand_ins:
+            return bound
+        # Strings of parameters that are declared files are such only from here on.
+        files = adopt_files(step, {n: v for n, v in bound.items() if type(v) is not unmapped})
+        return {
+            name: with_stand_ins(files.get(name, value), self._stand_ins)
+            for name, value in bound.items()
+        }
 
     def inline(self, pipeline: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Trace another pipeline's body as a group of this graph.

@@ -27,6 +27,7 @@ LAYERS = (
     "asking",
     "steps",
     "current",
+    "replays",
     "tracing",
     "engine",
     "reporting",
@@ -72,6 +73,7 @@ ROOMS = (
     "upkeep",
     "store",
     "shipping",
+    "bundling",
 )
 
 # What each layer may not import, neither at its top nor inside a function.

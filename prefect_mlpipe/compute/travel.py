@@ -13,7 +13,7 @@ import importlib
 import pickle
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from prefect_mlpipe.compute.errors import stand_in
 from prefect_mlpipe.core.code import CodeReader, effects
 from prefect_mlpipe.core.digest import code_in
 from prefect_mlpipe.core.encoding.encode import Undigestible
-from prefect_mlpipe.core.environment import owner_of
+from prefect_mlpipe.core.environment import user_modules
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.formats.base import Unstorable
 from prefect_mlpipe.core.manifest import Manifest
@@ -154,19 +154,7 @@ def _user_modules(step: Step[..., Any]) -> set[str]:
         labels = [*CodeReader().read(step.fn, ignore=step.options.ignore).parts]
     except Undigestible:  # it is not cached
         labels = []
-    return (found | _modules_of(labels)) - {"__main__"}  # goes by value anyway
-
-
-def _modules_of(labels: Iterable[str]) -> set[str]:
-    """Return the user's modules that labels of code are from."""
-    found = set()
-    for label in labels:
-        parts = label.split(".")
-        prefixes = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
-        module = next((prefix for prefix in prefixes if prefix in sys.modules), None)
-        if module is not None and owner_of(module).kind == "user":
-            found.add(module)
-    return found
+    return (found | user_modules(labels)) - {"__main__"}  # goes by value anyway
 
 
 _registry = threading.Lock()
@@ -256,7 +244,7 @@ def packing(
 ) -> Iterator[dict[str, str]]:
     """Have user's modules pickled by value if asked; give the user's code in the arguments."""
     code = _code_of(arguments)
-    modules = _user_modules(step) | _modules_of(code) - {"__main__"} if by_value else set()
+    modules = _user_modules(step) | user_modules(code) - {"__main__"} if by_value else set()
     with _modules_by_value(modules):
         yield code
 

@@ -99,6 +99,18 @@ def owner_of(module_name: str, file: str | None = None) -> Owner:
     return _owner(module_name, file)
 
 
+def user_modules(labels: Iterable[str]) -> set[str]:
+    """Return the user's modules, of those that are loaded, that labels of code are from."""
+    found = set()
+    for label in labels:
+        parts = label.split(".")
+        prefixes = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+        module = next((prefix for prefix in prefixes if prefix in sys.modules), None)
+        if module is not None and owner_of(module).kind == "user":
+            found.add(module)
+    return found
+
+
 def _origin_without_file(module_name: str) -> str | None:
     module = sys.modules[module_name]
     spec = getattr(module, "__spec__", None)

@@ -14,6 +14,7 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     code/7a/7ab3…                              the parts of some code, to explain changes
     latest/helpers.clean.json                  the latest manifest of a function
     published/digits/versions/…, aliases/…     published values by name
+    versions/digits/names/…, deployed.json     frozen versions, and which was deployed when
     runs/digits/1767225600000-<id>.json, last  run manifests, and which one is the last
     pins/digits/1767225600000-<id>.json        which runs are to stay, whatever is pruned
     parameters/<checksum>.json                 a parameter that Prefect has only by reference
@@ -57,6 +58,7 @@ from prefect_mlpipe.core.storing.seals import Seal
 from prefect_mlpipe.core.storing.segments import Segments
 from prefect_mlpipe.core.storing.soundness import Soundness
 from prefect_mlpipe.core.storing.stored_values import Values
+from prefect_mlpipe.core.storing.versions import FrozenVersions
 from prefect_mlpipe.core.upkeep.marking import Rules
 from prefect_mlpipe.core.upkeep.pruning import SHORTEST_GRACE, Pruned, prune
 from prefect_mlpipe.core.upkeep.usage import Usage, usage
@@ -68,6 +70,7 @@ SIGNED: Final = (
     "runs",
     "active",
     "published",
+    "versions",
     "parameters",
     "pins",
     "code",
@@ -103,6 +106,7 @@ class Store:
         records: what executed steps left, by key.
         runs: run manifests.
         published: published values.
+        versions: frozen versions of pipelines.
         codes: what is kept of code, by digest.
         latest: the latest manifest of a function.
         watches: what watchers of data have seen.
@@ -146,6 +150,7 @@ class Store:
         self.records = Records(documents, self.packs, moves)
         self.runs = RunManifests(documents)
         self.published = Published(documents)
+        self.versions = FrozenVersions(documents)
         self.codes = Codes(documents)
         self.latest = Drawer(documents, "latest")
         self.watches = Drawer(documents, "watches")

@@ -423,7 +423,7 @@ class Keyer:
 
 
 def _adopted(value: object) -> object:
-    return _as_file(value) if isinstance(value, PurePath) else value
+    return as_file(value) if isinstance(value, PurePath) else value
 
 
 def _is_described(value: object) -> bool:
@@ -474,7 +474,7 @@ def with_files(value: Any) -> Any:
     if kind in SCALARS or not _holds_path(value):
         return value
     if isinstance(value, PurePath):
-        return _as_file(value)
+        return as_file(value)
     if kind is list:
         return [with_files(item) for item in value]
     if isinstance(value, tuple):
@@ -493,7 +493,12 @@ def _holds_path(value: Any) -> bool:
     return any(isinstance(item, PurePath) for item in items_in(value, fields=True))
 
 
-def _as_file(path: PurePath) -> File | Folder:
+def as_file(path: PurePath) -> File | Folder:
+    """Return what a path stands for.
+
+    Raises:
+        MissingFile: it does not exist.
+    """
     if os.path.isdir(path):
         return Folder(path)
     if os.path.exists(path):

@@ -16,7 +16,13 @@ from typing import Any, Final
 
 from prefect_mlpipe.core.places.backends import Backend, Entry
 from prefect_mlpipe.core.record import StoredValue
-from prefect_mlpipe.core.storing import packs, published_values, records, run_manifests
+from prefect_mlpipe.core.storing import (
+    packs,
+    published_values,
+    records,
+    run_manifests,
+    versions,
+)
 from prefect_mlpipe.core.storing.documents import Documents
 from prefect_mlpipe.core.storing.run_manifests import is_manifest
 
@@ -33,6 +39,7 @@ FOLDERS: Final = (
     "runs",
     "pins",
     "published",
+    "versions",
     "parameters",
     "active",
     "code",
@@ -121,6 +128,11 @@ class Inventory:
     def published(self) -> dict[str, dict[str, Json]]:
         """Name in the store → version or alias of a published value."""
         return self._documents(published_values.FOLDER)
+
+    @cached_property
+    def versions(self) -> dict[str, dict[str, Json]]:
+        """Name in the store → frozen version of a pipeline."""
+        return self._documents(versions.FOLDER)
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, Json]]:

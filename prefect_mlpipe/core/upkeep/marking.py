@@ -2,7 +2,8 @@
 
 Knows the inventory. Removes nothing.
 
-Firm are pinned runs, the newest runs that are to stay, published values, and whatever these used.
+Firm are pinned runs, the newest runs that are to stay, published values, frozen versions of
+pipelines, and whatever these used.
 Next come the other runs and records that the rules leave; a value counts if any of all these refers
 to it. If the room for values is limited, those that are not firm go by their last use, and with
 them the records that would point to nothing.
@@ -172,6 +173,7 @@ class Marks:
         firm_keys |= self.active
         sources: list[tuple[float, Json]] = [
             *((firm, each) for each in inventory.published.values()),
+            *((firm, each) for each in inventory.versions.values()),
             *((firm, each) for n, each in inventory.parameters.items() if n in self.parameters),
         ]
         for name in self.runs:

@@ -158,6 +158,7 @@ def _still_doomed(
         *runs,
         *(second.records[key] for key in keys if key in second.records),
         *(each for name, each in second.published.items() if name in new),
+        *(each for name, each in second.versions.items() if name in new),
         *(each for name, each in second.parameters.items() if name in new),
         *second.documents.read_many(grown).values(),
     ]

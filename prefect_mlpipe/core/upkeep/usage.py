@@ -23,6 +23,7 @@ _KINDS: Final = {
     "moved": "records",
     "runs": "runs",
     "published": "published",
+    "versions": "versions",
     "code": "code",
     "latest": "code",
     "parameters": "runs",
@@ -43,7 +44,8 @@ class Usage:
 
     Attributes:
         url: of the store.
-        kinds: `values`, `records`, `runs`, `published`, `code`, `other` → number and bytes.
+        kinds: `values`, `records`, `runs`, `published`, `versions`, `code`, `other` → number and
+            bytes.
     """
 
     url: str

@@ -23,7 +23,17 @@ from prefect_mlpipe.core.upkeep.inventory import (
 )
 from prefect_mlpipe.errors import ValueDamaged, ValueMissing
 
-_DOCUMENTS: Final = ("records", "packs", "runs", "published", "code", "latest", "watches", "pins")
+_DOCUMENTS: Final = (
+    "records",
+    "packs",
+    "runs",
+    "published",
+    "versions",
+    "code",
+    "latest",
+    "watches",
+    "pins",
+)
 _MADE_AGAIN: Final = (f"{VALUES}/", "records/", "packs/", "code/", "latest/")  # the rest is not
 _SHOWN = 20
 
@@ -90,7 +100,8 @@ def verify(
     name_of: Callable[[StoredValue], str],
     repair: bool,
 ) -> Verified:
-    """Look at every document, and read every value that a record or a published name refers to.
+    """Look at every document, and read every value that a record, a published name or a version
+    refers to.
 
     Args:
         documents: the store's.
@@ -135,6 +146,7 @@ def _referred(inventory: Inventory) -> dict[str, tuple[StoredValue, tuple[str, .
     sources: Iterable[tuple[str, object]] = [
         *((str(r["provenance"].get("step")), r["fields"]) for r in inventory.records.values()),
         *((str(each.get("name")), each) for each in inventory.published.values()),
+        *((f"version {each.get('name')}", each) for each in inventory.versions.values()),
     ]
     for whose, document in sources:
         for stored in references(document):
