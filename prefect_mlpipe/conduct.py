@@ -170,7 +170,7 @@ class Conduct:
             used = usage(self.computes, self.runner.spans(), _work(engine))
             document = ending.document(graph, engine, baseline, used)
             document["replays"] = None if replay is None else replay.run_id
-            self._leave(document, engine, order)
+            self._leave(document, engine, order, replay)
             active.close()
 
     def _check(self, graph: Graph, nodes: Sequence[Node]) -> None:
@@ -231,18 +231,22 @@ class Conduct:
             store=self.store,
         )
 
-    def _leave(self, document: dict[str, Any], engine: Engine, order: float) -> None:
+    def _leave(
+        self, document: dict[str, Any], engine: Engine, order: float, replay: Replay | None
+    ) -> None:
         try:
-            self._write(document, engine, order)
+            self._write(document, engine, order, replay)
             self.reporter.ended(document)
         finally:
             self.reporter.close()
 
-    def _write(self, document: dict[str, Any], engine: Engine, order: float) -> None:
+    def _write(
+        self, document: dict[str, Any], engine: Engine, order: float, replay: Replay | None
+    ) -> None:
         """Write the run manifest. A run does not fail for want of it: what its steps made is there,
         and what ended it says more."""
         try:
-            document |= self._kept_for_replay(engine)
+            document |= self._kept_for_replay(engine, replay)
             document["segment"] = self._segment(engine)
             self.store.runs.write(self.info.pipeline, self.info.id, document, started=order)
             for function, latest in _latest(engine).items():
@@ -256,23 +260,25 @@ class Conduct:
                 f"is not touched by that. {error.advice}"
             )
 
-    def _kept_for_replay(self, engine: Engine) -> dict[str, Any]:
+    def _kept_for_replay(self, engine: Engine, replay: Replay | None) -> dict[str, Any]:
         """Return what it takes to run this again, besides the code."""
-        keep = self.pipeline.options.keep_inputs
+        originals = {} if replay is None else replay.originals()
+        keep = self.pipeline.options.keep_inputs or bool(originals)
         large = keep or not self.info.local  # Prefect has them, by reference
         return {
             "version": version_of(self.pipeline),
             "local": self.info.local,
             "arguments": kept(self.arguments, lambda: self.store, large=large),
-            "inputs": self._kept_files(engine) if keep else {},
+            "inputs": self._kept_files(engine, originals) if keep else {},
         }
 
-    def _kept_files(self, engine: Engine) -> dict[str, Any]:
+    def _kept_files(self, engine: Engine, originals: Mapping[str, str]) -> dict[str, Any]:
         """Store the files that steps were given: path → reference."""
         found: dict[str, Any] = {}
         for node in engine.graph:
             for item in items_in(list(node.arguments.values()), fields=True):
-                path = path_of(item)
+                at = path_of(item)
+                path = at and originals.get(at, at)
                 if path is None or path in found:
                     continue
                 place = item if isinstance(item, File | Folder) else as_file(item)

@@ -31,6 +31,10 @@ class Replay:
     stand_ins: Mapping[str, File | Folder] = field(default_factory=dict)
     made: str = ""
 
+    def originals(self) -> dict[str, str]:
+        """Return the path of each copy → the path of the file that it stands in for."""
+        return {str(path_of(copy)): path for path, copy in self.stand_ins.items()}
+
 
 _replay: ContextVar[Replay | None] = ContextVar("prefect_mlpipe_replay", default=None)
 

@@ -35,8 +35,10 @@ def absolute_parameters(pipeline: Any, given: Mapping[str, Any]) -> dict[str, An
 
 
 def _is_path(schema: Mapping[str, Any] | None) -> bool:
-    kinds = [schema or {}, *(schema or {}).get("anyOf", ())]
-    return any(kind.get("format") in _PATHS for kind in kinds)
+    if schema is None:
+        return False
+    inside = [schema["items"]] if isinstance(schema.get("items"), Mapping) else []
+    return schema.get("format") in _PATHS or any(map(_is_path, [*schema.get("anyOf", ()), *inside]))
 
 
 def _absolute(value: Any, is_path: bool) -> Any:

@@ -8,7 +8,6 @@ hold. Knows nothing of stores.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import platform
@@ -75,7 +74,8 @@ def _without_files(body: Any) -> Any:
     defaults = tuple(map(plain, body.__defaults__ or ())) or None
     made = FunctionType(body.__code__, body.__globals__, body.__name__, defaults, body.__closure__)
     made.__kwdefaults__ = {n: plain(value) for n, value in (body.__kwdefaults__ or {}).items()}
-    return functools.update_wrapper(made, body, updated=("__dict__",))
+    made.__module__, made.__qualname__ = body.__module__, body.__qualname__
+    return made
 
 
 def options_of(pipeline: Any) -> dict[str, str]:

@@ -17,12 +17,24 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+)
 from typing import Final, NamedTuple
 
 from prefect_mlpipe.core.environment import owner_of
 
 _INIT: Final = "__init__.py"
+_LOADERS: Final = (
+    (ExtensionFileLoader, EXTENSION_SUFFIXES),
+    (SourceFileLoader, SOURCE_SUFFIXES),
+)
 _SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
@@ -169,4 +181,19 @@ def _found(name: str, root: str) -> ModuleSpec | None:
     above = _found(parent, root)
     if above is None or above.submodule_search_locations is None:
         return None
-    return PathFinder.find_spec(name, list(above.submodule_search_locations))
+    return _found_in(name, list(above.submodule_search_locations))
+
+
+def _found_in(name: str, folders: list[str]) -> ModuleSpec | None:
+    """As `PathFinder.find_spec`, which wants the packages above to be imported."""
+    portions: list[str] = []
+    for folder in folders:
+        spec = FileFinder(folder, *_LOADERS).find_spec(name)
+        if spec is not None and spec.loader is not None:
+            return spec
+        portions += (spec and spec.submodule_search_locations) or []
+    if not portions:
+        return None
+    namespace = ModuleSpec(name, None, is_package=True)
+    namespace.submodule_search_locations = portions
+    return namespace
