@@ -16,8 +16,6 @@ from typing import Any, Protocol
 from prefect_mlpipe.baseline import Baseline
 from prefect_mlpipe.compute.targets import Target, adopt_computes, compute_of
 from prefect_mlpipe.compute.usage import Span, Work, total, usage
-from prefect_mlpipe.core.bundling.archive import NAME_DIGITS, facts_beside
-from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.graph import Graph, Node, Output, replace_outputs
 from prefect_mlpipe.core.heap import settled_heap
 from prefect_mlpipe.core.nested import items_in
@@ -26,7 +24,7 @@ from prefect_mlpipe.current import Current, current
 from prefect_mlpipe.engine.calls import load
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.engine import Engine
-from prefect_mlpipe.engine.keying import Keyer, as_file
+from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.lint import code_warnings
 from prefect_mlpipe.engine.outputs import Outputs, pack
 from prefect_mlpipe.engine.protocols import Reporter, Runner
@@ -34,13 +32,13 @@ from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.entries import columns, is_plain
 from prefect_mlpipe.errors import (
-    InputChanged,
     MissingFile,
     RunCancelled,
     StoreUnavailable,
     UnresolvedOutput,
 )
-from prefect_mlpipe.parameters import kept
+from prefect_mlpipe.keeping import RunInfo, kept_for_replay
+from prefect_mlpipe.parameters import stored_in
 from prefect_mlpipe.replays import Replay, path_of, taken_up
 from prefect_mlpipe.runs import plain
 from prefect_mlpipe.settings import Failures
@@ -64,23 +62,6 @@ class RunRunner(Runner, Protocol):
 
     def spans(self) -> list[Span]:
         """Return one for each cluster."""
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """Which run this is.
-
-    Attributes:
-        stored: references to the parameters that Prefect has not but by reference.
-        local: whether it is none of Prefect's.
-    """
-
-    id: str
-    name: str
-    pipeline: str
-    parameters: Mapping[str, Any]
-    stored: Sequence[Any] = ()
-    local: bool = False
 
 
 @dataclass
@@ -169,7 +150,6 @@ class Conduct:
             ending = Ending(self.info, started, seconds, state, error, packed)
             used = usage(self.computes, self.runner.spans(), _work(engine))
             document = ending.document(graph, engine, baseline, used)
-            document["replays"] = None if replay is None else replay.run_id
             self._leave(document, engine, order, replay)
             active.close()
 
@@ -246,7 +226,7 @@ class Conduct:
         """Write the run manifest. A run does not fail for want of it: what its steps made is there,
         and what ended it says more."""
         try:
-            document |= self._kept_for_replay(engine, replay)
+            document |= kept_for_replay(self.pipeline, self.info, engine, self.store, replay)
             document["segment"] = self._segment(engine)
             self.store.runs.write(self.info.pipeline, self.info.id, document, started=order)
             for function, latest in _latest(engine).items():
@@ -259,34 +239,6 @@ class Conduct:
                 f"among the runs of pipeline '{self.info.pipeline}'. What its steps have recorded "
                 f"is not touched by that. {error.advice}"
             )
-
-    def _kept_for_replay(self, engine: Engine, replay: Replay | None) -> dict[str, Any]:
-        """Return what it takes to run this again, besides the code."""
-        originals = {} if replay is None else replay.originals()
-        keep = self.pipeline.options.keep_inputs or bool(originals)
-        large = keep or not self.info.local  # Prefect has them, by reference
-        return {
-            "version": version_of(self.pipeline),
-            "local": self.info.local,
-            "arguments": kept(self.arguments, lambda: self.store, large=large),
-            "inputs": self._kept_files(engine, originals) if keep else {},
-        }
-
-    def _kept_files(self, engine: Engine, originals: Mapping[str, str]) -> dict[str, Any]:
-        """Store the files that steps were given: path → reference."""
-        found: dict[str, Any] = {}
-        for node in engine.graph:
-            for item in items_in(list(node.arguments.values()), fields=True):
-                at = path_of(item)
-                path = at and originals.get(at, at)
-                if path is None or path in found:
-                    continue
-                place = item if isinstance(item, File | Folder) else as_file(item)
-                try:
-                    found[path] = self.store.put(place).to_json()
-                except (MissingFile, InputChanged) as error:
-                    engine.warn(f"An input file could not be kept: {error.sentence}")
-        return found
 
     def _segment(self, engine: Engine) -> str | None:
         """Keep the records of this run together where each costs a request of its own."""
@@ -301,14 +253,6 @@ class Conduct:
             and not self.store.records.is_packed(run.record.key)
         ]
         return self.store.segments.write(records)
-
-
-def version_of(pipeline: Any) -> str | None:
-    """Return the name of the version that the code of a pipeline was unpacked from, if it was."""
-    facts = facts_beside(pipeline.body.__code__.co_filename)
-    if facts is None or facts["pipeline"] != pipeline.name:
-        return None
-    return facts["name"] or str(facts["digest"][:NAME_DIGITS])
 
 
 def _reached(engine: Engine, output: Output) -> Any:
@@ -404,7 +348,7 @@ class Ending:
             "started": self.started,
             "ended": self.started + self.seconds,
             "parameters": {name: plain(value) for name, value in self.info.parameters.items()},
-            "stored_parameters": list(self.info.stored),
+            "stored_parameters": stored_in(self.info.shown),
             "returned": self.returned,
             "warnings": engine.warnings,
             "saved_s": sum(record.duration_s for record in reused),

@@ -27,7 +27,7 @@ from prefect.states import Cancelled
 
 from prefect_mlpipe.compute.flow import parent_ids
 from prefect_mlpipe.compute.routes import RoutingRunner
-from prefect_mlpipe.conduct import Conduct, Returned, RunInfo
+from prefect_mlpipe.conduct import Conduct, Returned
 from prefect_mlpipe.core.manifest import Reason, sentences
 from prefect_mlpipe.current import keep_logs
 from prefect_mlpipe.engine.engine import Engine
@@ -36,7 +36,7 @@ from prefect_mlpipe.engine.protocols import Cancel
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.entries import Entries
 from prefect_mlpipe.errors import ComputeError, InvalidPipeline, RunCancelled
-from prefect_mlpipe.parameters import stored_in
+from prefect_mlpipe.keeping import RunInfo
 from prefect_mlpipe.reporting.api import ensure_api
 from prefect_mlpipe.reporting.artifacts import create_summary
 from prefect_mlpipe.reporting.map_progress import MapCount, ProgressArtifacts
@@ -140,7 +140,7 @@ def _conduct(
             context.flow_run.name,
             pipeline.name,
             arguments,
-            stored_in(context.flow_run.parameters),
+            context.flow_run.parameters,
         ),
         store,
         RoutingRunner(context, computes, reporter.closing, store),

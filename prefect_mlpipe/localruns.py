@@ -15,10 +15,11 @@ from typing import Any
 from coolname import generate_slug, replace_random  # Prefect names its runs with it, too
 
 from prefect_mlpipe.compute.local import LocalRunner
-from prefect_mlpipe.conduct import Conduct, RunInfo
+from prefect_mlpipe.conduct import Conduct
 from prefect_mlpipe.current import keep_logs
 from prefect_mlpipe.engine.loglines import line
 from prefect_mlpipe.engine.steprun import StepRun
+from prefect_mlpipe.keeping import RunInfo
 
 logger = logging.getLogger("prefect_mlpipe")
 

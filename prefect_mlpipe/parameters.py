@@ -124,8 +124,12 @@ def with_absolute_paths(value: Any) -> Any:
 
 def stored_in(parameters: Mapping[str, Any]) -> list[Any]:
     """Return the references among parameters, as JSON."""
-    found = [value for value in parameters.values() if isinstance(value, dict) and _MARK in value]
-    return [reference.get("value") for reference in found]
+    return [reference.get("value") for reference in references_in(parameters).values()]
+
+
+def references_in(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return name → reference of those parameters that are references."""
+    return {n: v for n, v in parameters.items() if isinstance(v, dict) and _MARK in v}
 
 
 def restore(parameters: Mapping[str, Any], store: Callable[[], Store]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ LAYERS = (
     "parameters",
     "plans",
     "planning",
+    "keeping",
     "conduct",
     "localruns",
     "flowruns",

@@ -22,7 +22,6 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import get_current_settings
 
 from prefect_mlpipe.compute.travel import pack_error, unpack_error
-from prefect_mlpipe.conduct import version_of
 from prefect_mlpipe.core.bundling.archive import facts_in
 from prefect_mlpipe.core.environment import python_environment, versions
 from prefect_mlpipe.core.files import File, Folder
@@ -35,6 +34,7 @@ from prefect_mlpipe.deploy.frozen import packed, unpacked
 from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.entries import Entries
 from prefect_mlpipe.errors import CannotReplay, MissingFile
+from prefect_mlpipe.keeping import version_of
 from prefect_mlpipe.replays import Replay, path_of, replaying
 
 _SHOWN = 10

@@ -12,12 +12,14 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from prefect.flows import load_flow_from_entrypoint
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.types.entrypoint import EntrypointType
 
 from prefect_mlpipe import pipeline
 from prefect_mlpipe.core.bundling import archive
 from prefect_mlpipe.core.bundling.reached import module_at, reached_from
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.deploy.deployments import is_ours_to_freeze
 from prefect_mlpipe.deploy.freezing import freeze
 from prefect_mlpipe.deploy.frozen import packed
 from prefect_mlpipe.errors import CannotFreeze, VersionNotFound
@@ -232,6 +234,15 @@ def test_a_module_that_deploys_when_it_is_imported_is_refused(write: Write, stor
         mine.deploy("a", "b")
     """
     assert "__main__" in refused(loaded(write(flow=FLOW + deploys)), store)
+
+
+def test_a_place_of_the_users_own_for_the_code_is_left_to_prefect(write: Write) -> None:
+    found = loaded(write(flow=FLOW))
+    assert is_ours_to_freeze(found, {"work_pool_name": "a"})
+    assert not is_ours_to_freeze(found, {"image": "registry/image"})
+    assert not is_ours_to_freeze(found, {"entrypoint_type": EntrypointType.MODULE_PATH})
+    sourced = Flow.from_source(".", "flow.py:mine")
+    assert not is_ours_to_freeze(sourced, {"work_pool_name": "a"})
 
 
 def test_a_version_has_one_content_for_ever(write: Write, store: Store) -> None:

@@ -50,7 +50,7 @@ def test_a_rollback_has_the_deployment_run_the_earlier_version_with_its_own_para
 ) -> None:
     copy = WorkingCopy(tmp_path, "rolled")
     (copy.folder / "data.csv").write_text("four")
-    first = copy.deploy(SIZE.format(factor=1, more=""))
+    first = copy.deploy(SIZE.format(factor=1, more=""), AWAITED)
     second = copy.deploy(SIZE.format(factor=2, more=', more: File = File("none.csv")'))
     assert copy.deploy(SIZE.format(factor=2, more=', more: File = File("none.csv")')) == second
     assert [version.name for version in copy.versions] == [second, first]
@@ -68,6 +68,11 @@ def test_a_rollback_has_the_deployment_run_the_earlier_version_with_its_own_para
     assert run.params == {"csv": str(copy.folder / "data.csv")}
 
 
+AWAITED = """
+    if __name__ == "__main__":
+        import asyncio
+        asyncio.run(NAME.adeploy("frozen", "POOL", ignore_warnings=True, print_next_steps=False))
+"""
 SIZE = """
     from prefect_mlpipe import File, pipeline, step
 
