@@ -6,7 +6,7 @@ import typing as _typing
 
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.current import Current, current, log_metrics, output_folder
-from prefect_mlpipe.engine.keying import EnvVar
+from prefect_mlpipe.engine.step_code import EnvVar
 from prefect_mlpipe.errors import MlpipeError
 from prefect_mlpipe.pipeline_options import RunOptions
 from prefect_mlpipe.pipelines import Pipeline, pipeline

@@ -266,7 +266,7 @@ def _warn_of_changed_code(engine: Engine, keyer: Keyer) -> None:
     """Say which steps read a global that was changed while the run went on."""
     if not engine.counts.get("ran"):
         return
-    for step, labels in keyer.changed_code():
+    for step, labels in keyer.codes.changed():
         engine.warn(
             f"What step '{step}' reads has changed since the run began: {', '.join(labels[:5])}. "
             "This run's keys say what it was then; the next run sees it as it is. Pass between "
@@ -286,7 +286,7 @@ def _warn_of_undeclared(engine: Engine, keyer: Keyer) -> None:
             continue
         if any(reason.kind in _NEW_CODE for reason in run.reasons):
             looked_at.add(step)
-            for text in code_warnings(step, keyer.code(step, run.name).code, certain=True):
+            for text in code_warnings(step, keyer.codes.of(step, run.name).code, certain=True):
                 engine.warn(text)
 
 

@@ -15,7 +15,7 @@ from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.nested import items_in
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.engine import Engine
-from prefect_mlpipe.engine.keying import as_file
+from prefect_mlpipe.engine.paths import as_file
 from prefect_mlpipe.errors import InputChanged, MissingFile
 from prefect_mlpipe.parameters import kept, references_in
 from prefect_mlpipe.replays import Replay, path_of

@@ -18,10 +18,10 @@ from prefect_mlpipe.core.manifest import Manifest, Reason, distinct
 from prefect_mlpipe.core.telling.kept_code import KeptCode, kept
 from prefect_mlpipe.engine.calls import InputLost
 from prefect_mlpipe.engine.deciding import Decider
-from prefect_mlpipe.engine.keying import source_of
 from prefect_mlpipe.engine.lint import argument_warnings, code_warnings
 from prefect_mlpipe.engine.mapping import expand
 from prefect_mlpipe.engine.outputs import Outputs
+from prefect_mlpipe.engine.references import source_of
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.explaining import Side, explanation, side_of_record, values_in
 from prefect_mlpipe.plans import Plan, StepPlan
@@ -122,7 +122,7 @@ class Planner:
             return None, None
 
         def look_up(digest: str) -> KeptCode | None:
-            known = self._keyer.code_of(digest)
+            known = self._keyer.codes.known(digest)
             return None if known is None else kept(known, before.manifest["code"], store.codes.read)
 
         facts = self._keyer.described(node.step, node.arguments)
@@ -149,7 +149,7 @@ class Planner:
     def _warnings(self, nodes: Iterable[Node]) -> list[str]:
         found: dict[str, None] = {}
         for node in nodes:
-            code = self._keyer.code(node.step, node.name).code
+            code = self._keyer.codes.of(node.step, node.name).code
             found.update(dict.fromkeys(code_warnings(node.step, code)))
             found.update(dict.fromkeys(argument_warnings(node.step, node.name, node.arguments)))
         return [*found]

@@ -176,7 +176,7 @@ def _changes_of(
     same = before._replace(inputs=inputs, environment=now.environment)
 
     def pieces(code: str) -> Parts | None:
-        known, kept = keyer.code_of(code), store.codes.read(code)
+        known, kept = keyer.codes.known(code), store.codes.read(code)
         return known.parts if known is not None else kept and kept["parts"]
 
     for reason in now.diff(same, pieces):

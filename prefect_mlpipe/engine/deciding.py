@@ -135,7 +135,7 @@ class Decider:
         return tuple(reasons)
 
     def _made(self, node: Node, held: HeldCode) -> Made:
-        return made_by(self.keyer.code(node.step, node.name).code, held.made)
+        return made_by(self.keyer.codes.of(node.step, node.name).code, held.made)
 
     def _given(self, node: Node, manifest: Manifest) -> Manifest:
         given = {**self.keyer.given(node.step, node.name), **manifest.given}
@@ -195,7 +195,7 @@ class Decider:
 
     def _pieces(self, code: str) -> Mapping[str, str] | None:
         """Return the pieces of code that this run has read, else of what the store kept."""
-        known = self.keyer.code_of(code)
+        known = self.keyer.codes.known(code)
         if known is not None:
             return known.parts
         document = self._store.codes.read(code)
@@ -210,7 +210,7 @@ class Decider:
         new = {place: each for place, each in codes.items() if not self._store.codes.has(each)}
         before = self._baseline.manifest(node) if new else None
         for place, each in new.items():
-            read = self.keyer.code_of(each)
+            read = self.keyer.codes.known(each)
             assert read is not None  # for this manifest
             earlier = None
             if before is not None:

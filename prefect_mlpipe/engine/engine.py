@@ -178,6 +178,6 @@ class Engine:
         nodes = self.graph.nodes[self._admitted :]
         self._check(nodes)
         for node in nodes:  # code and globals count as they are before anything has run
-            self._decider.keyer.code(node.step, node.name)
+            self._decider.keyer.codes.of(node.step, node.name)
         self._admitted = len(self.graph.nodes)
         return self._queue.ready.admit(nodes)

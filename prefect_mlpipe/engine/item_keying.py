@@ -17,7 +17,8 @@ from prefect_mlpipe.core.graph import Node, Output
 from prefect_mlpipe.core.manifest import Manifest
 from prefect_mlpipe.core.reading.shapes import asked_by_text
 from prefect_mlpipe.core.telling.describing import is_secret
-from prefect_mlpipe.engine.keying import SCALARS, SHOWN_LENGTH, Keyer, Reference, source_of_output
+from prefect_mlpipe.engine.keying import SCALARS, SHOWN_LENGTH, Keyer
+from prefect_mlpipe.engine.references import Reference, source_of_output
 
 References: TypeAlias = Callable[[Output], Reference]
 Files: TypeAlias = "Sequence[tuple[File | Folder, object]]"

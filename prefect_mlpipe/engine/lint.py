@@ -18,7 +18,8 @@ from prefect_mlpipe.core.code import Code
 from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.telling.telltales import TELLTALES
 from prefect_mlpipe.core.telling.undeclared import Use, undeclared
-from prefect_mlpipe.engine.keying import SECRETS, EnvVar
+from prefect_mlpipe.engine.keying import SECRETS
+from prefect_mlpipe.engine.step_code import EnvVar
 from prefect_mlpipe.step_options import StepOptions
 from prefect_mlpipe.steps import Step
 

@@ -19,7 +19,7 @@ from prefect_mlpipe.core.graph import Node, Output, replace_outputs
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.engine.calls import Whole, load
-from prefect_mlpipe.engine.keying import Reference
+from prefect_mlpipe.engine.references import Reference
 from prefect_mlpipe.engine.steprun import StepRun
 from prefect_mlpipe.errors import OutputError, StoreUnavailable, ValueDamaged, ValueMissing
 

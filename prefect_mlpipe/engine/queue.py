@@ -333,12 +333,7 @@ class Queue:
         each_s = self._batches.item_s(group)
         # Elsewhere a lease costs requests, which take longer than what it might spare.
         leased = self._store.is_local or each_s is None or each_s > LEASE_WORTH_S
-        taken = []
-        for item in items:
-            if not leased or self._turns.take(item.run, item.record, waits=not item.refreshed):
-                taken.append(item)
-            else:
-                item.run.state = "behind"
+        taken = self._first(items) if leased else items
         keys = [item.run.key for item in taken if item.run.key is not None]
         found = self._store.records.read_many(keys, fresh=True, loose=self._store.is_local)
         ready = []
@@ -351,6 +346,17 @@ class Queue:
                 run.lost = None
                 self._conclude(run)
         return ready
+
+    def _first(self, items: list[Gathered]) -> list[Gathered]:
+        """Take the leases of items; give those of which no other run has it. The others wait."""
+        wanted = [(item.run, item.record, not item.refreshed) for item in items]
+        first = []
+        for item, goes_on in zip(items, self._turns.take_many(wanted), strict=True):
+            if goes_on:
+                first.append(item)
+            else:
+                item.run.state = "behind"
+        return first
 
     def _go_on(self, runs: Iterable[StepRun]) -> None:
         """Take up runs that are not behind another run any more."""

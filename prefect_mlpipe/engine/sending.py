@@ -145,7 +145,7 @@ class Sending:
             self._current(run),
             recorded=True,
             replace=replace,
-            files=[*run.files, *self._decider.keyer.code(node.step, run.name).files],
+            files=[*run.files, *self._decider.keyer.codes.of(node.step, run.name).files],
             attempt=attempt,
         )
         run.submission += 1

@@ -13,7 +13,7 @@ what is not.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
@@ -82,23 +82,35 @@ class Turns:
             record: what stands under its key now.
             waits: False if it will not have what another one computes.
         """
-        if run.leased:
-            return True
         assert run.key is not None
-        if self._leases.take(run.key):
-            run.leased = True
-            if self._leases.problem is not None:
-                self._warn(
-                    f"No leases can be kept in the store {self._store.url} "
-                    f"({self._leases.problem}): another run may compute the same at the same time. "
-                    "That costs time; nothing is wrong by it."
-                )
-        elif waits and self._patient:
-            self.waiting[run] = _Wait(record)
-            self._delay_s = FIRST_LOOK_S
-            self._next = time.monotonic() + FIRST_LOOK_S
-            return False
-        return True
+        run.leased = run.leased or self._leases.take(run.key)
+        return self._may_go_on(run, record, waits=waits)
+
+    def take_many(self, items: Sequence[tuple[StepRun, Record | None, bool]]) -> list[bool]:
+        """Tell of runs, as `take` of one, whether they may go on.
+
+        Args:
+            items: of each run what `take` is given.
+        """
+        keys = [run.key for run, _, _ in items if run.key is not None and not run.leased]
+        taken = self._leases.take_many(keys)
+        for run, _, _ in items:
+            run.leased = run.leased or run.key in taken
+        return [self._may_go_on(run, record, waits=waits) for run, record, waits in items]
+
+    def _may_go_on(self, run: StepRun, record: Record | None, *, waits: bool) -> bool:
+        if self._leases.problem is not None:
+            self._warn(
+                f"No leases can be kept in the store {self._store.url} "
+                f"({self._leases.problem}): another run may compute the same at the same time. "
+                "That costs time; nothing is wrong by it."
+            )
+        if run.leased or not waits or not self._patient:
+            return True
+        self.waiting[run] = _Wait(record)
+        self._delay_s = FIRST_LOOK_S
+        self._next = time.monotonic() + FIRST_LOOK_S
+        return False
 
     def release(self, run: StepRun) -> None:
         """Give the lease of a run back, if it has one. Thread-safe."""

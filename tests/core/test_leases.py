@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -126,6 +127,89 @@ def test_of_many_at_once_exactly_one_gets_each_key(store: Store) -> None:
     assert sorted(taken) == keys
 
 
+# --- many in one ---
+
+MANY = [f"{number:064x}" for number in range(60)]
+
+
+def test_who_takes_many_gets_those_that_nobody_has(runs: list[Leases]) -> None:
+    assert runs[0].take(MANY[5])
+    assert runs[1].take_many(MANY[:20]) == {*MANY[:20]} - {MANY[5]}
+    assert runs[1].take_many(MANY[:20]) == {*MANY[:20]} - {MANY[5]}
+    assert runs[2].take_many(MANY[10:40]) == {*MANY[20:40]}
+    assert not runs[3].take(MANY[30])
+    assert [str(runs[3].holder(key))[:9] for key in (MANY[30], MANY[0], MANY[5])] == [
+        *("run run-2", "run run-1", "run run-0")
+    ]
+    assert runs[3].take(MANY[50])
+
+
+def test_of_many_that_are_given_back_each_can_be_taken(store: Store, runs: list[Leases]) -> None:
+    assert runs[0].take_many(MANY[:10]) == {*MANY[:10]}
+    for key in MANY[:10]:
+        runs[0].release(key)
+    assert all(freed(runs[0], key) for key in MANY[:10])
+    assert runs[1].take_many(MANY[:12]) == {*MANY[:12]}
+    runs[1].close()
+    runs[0].close()
+    assert left(store) == []
+
+
+def test_no_key_is_had_twice_whatever_is_taken_one_by_one_or_together(local: Store) -> None:
+    """What two have claimed at the same time nobody has, and one of them gets it then."""
+    ready = threading.Barrier(8)
+
+    def take(number: int) -> tuple[Leases, list[str]]:
+        leases, chance = local.leases(f"run-{number}", "digits"), random.Random(number)
+        ready.wait()
+        taken: list[str] = []
+        for _ in range(40):
+            some = chance.sample(MANY, chance.choice([1, 2, 7, 20]))
+            together = [leases.take_many(some)] if len(some) > 2 else []
+            got = together[0] if together else {key for key in some if leases.take(key)}
+            taken += sorted(got.difference(taken))
+        return leases, taken
+
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(take, range(8)))
+    taken = [key for _, keys in runs for key in keys]
+    assert sorted(taken) == sorted(set(taken))
+    assert len(taken) > 30
+    rest = {key for key in MANY if key not in taken}
+    assert {key for key in rest if runs[0][0].take(key)} == rest
+    for leases, _ in runs:
+        leases.close()
+    assert left(local) == []
+
+
+def test_a_claim_that_is_still_being_written_is_seen_when_it_is_there(local: Store) -> None:
+    runs = [local.leases(f"run-{number}", "digits") for number in range(2)]
+    assert runs[0].take_many(MANY[:8]) == {*MANY[:8]}
+    (path,) = (folder(local) / "claims").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:70])
+    seen = [runs[1].holder(key) is not None for key in MANY[:8]]
+    assert seen.count(True) == 1
+    path.write_bytes(whole)
+    assert all(runs[1].holder(key) is not None for key in MANY[:8])
+    runs[0].close()
+
+
+def test_a_claim_without_a_presence_holds_nothing(local: Store) -> None:
+    lost = local.leases("lost", "digits")
+    assert lost.take_many(MANY) == {*MANY}
+    heart.remove(lost)
+    for path in (folder(local) / "holders").iterdir():
+        path.unlink()
+    leases = local.leases("run", "digits")
+    assert leases.holder(MANY[0]) is None
+    assert leases.take_many(MANY) == {*MANY}
+    lost.close()
+    assert local.leases("other", "digits").holder(MANY[3]) is not None
+    leases.close()
+    assert left(local) == []
+
+
 # --- holders that are gone ---
 
 
@@ -205,8 +289,8 @@ CRASHED = """
 import os, signal, sys
 from prefect_mlpipe.core.store import Store
 leases = Store(sys.argv[1]).leases("crashed", "digits")
-for key in sys.argv[2:]:
-    assert leases.take(key)
+keys = sys.argv[2:]
+assert leases.take_many(keys) == set(keys)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -221,14 +305,16 @@ def crash(store: Store, *keys: str) -> None:
     assert done.returncode < 0
 
 
-def test_a_holder_whose_process_has_ended_is_succeeded_at_once(local: Store) -> None:
+@pytest.mark.parametrize("count", [2, 20])
+def test_a_holder_whose_process_has_ended_is_succeeded_at_once(local: Store, count: int) -> None:
     leases = local.leases("run", "digits")
     assert leases.take("11" * 32)
-    crash(local, KEY, OTHER)
-    assert not leases.take(KEY)
-    assert leases.holder(KEY) is None
-    assert leases.take(KEY)
-    assert leases.take(OTHER)  # all of its leases went with the first
+    keys = [f"{number:064x}" for number in range(count)]
+    crash(local, *keys)
+    assert not leases.take(keys[0])
+    assert leases.holder(keys[0]) is None
+    assert leases.take(keys[0])
+    assert leases.take(keys[1])  # all of its leases went with the first
     leases.close()
     assert left(local) == []
 
@@ -237,7 +323,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_run_of_anything(local
     alive = local.leases("alive", "digits")
     assert alive.take("11" * 32)
     crash(local, *(f"{number:064x}" for number in range(30)))
-    assert len(left(local)) == 33
+    assert len(left(local)) == 4  # of each its presence, and its lease or all in one
     leases = local.leases("run", "digits")
     assert leases.take(KEY)
     assert len(left(local)) == 4

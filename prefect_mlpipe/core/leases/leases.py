@@ -8,6 +8,7 @@ be kept is said once and then done without.
 
     leases/<key>              a lease: a hard link to the presence of its holder
     leases/holders/<token>    the presence of a run: who it is, renewed as long as it lives
+    leases/claims/<token>.*   many leases of a holder in one, see `core.leases.claims`
     leases/succession         locked by who removes the leases of a holder that is gone
 
 A hard link is made by one system call that fails where the name is taken, on network file systems
@@ -30,7 +31,7 @@ import os
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ import orjson
 from typing_extensions import override
 
 from prefect_mlpipe.core.leases import processes
+from prefect_mlpipe.core.leases.claims import Claims
 from prefect_mlpipe.core.leases.heart import heart
 from prefect_mlpipe.core.leases.processes import Process
 
@@ -46,6 +48,7 @@ logger = logging.getLogger(__name__)
 EXPIRES_S = 30.0  # a holder that was not seen to renew for so long is gone
 LOOK_EVERY_S = 0.05  # that often the same holder is looked at
 FORGOTTEN_S = 600.0  # a presence so much older than a new one is removed
+MANY = 4  # so many leases are sooner taken in one
 
 _NO_LINKS = frozenset(
     {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EINVAL}
@@ -115,6 +118,10 @@ class Leases(ABC):
     @abstractmethod
     def take(self, key: str) -> bool:
         """Have the lease of a key from now on; `False` where somebody has it."""
+
+    def take_many(self, keys: Sequence[str]) -> set[str]:
+        """Have the leases of keys from now on; return those of which nobody else has it."""
+        return {key for key in keys if self.take(key)}
 
     @abstractmethod
     def holder(self, key: str) -> Holder | None:
@@ -204,15 +211,54 @@ class LocalLeases(Leases):
         self._tokens: set[str] = set()
         self._document = b""
         self._linking = True
+        self._claims = Claims(f"{self._folder}claims/", self._tokens)
 
     @override
     def take(self, key: str) -> bool:
+        if key in self._claims:
+            return True
         try:
             os.link(self._presence, self._folder + key)
         except FileExistsError:
             return self._is_granted(key)
         except OSError as error:
             return self._take_otherwise(key, error)
+        return self._have(key)
+
+    @override
+    def take_many(self, keys: Sequence[str]) -> set[str]:
+        held = self._held.intersection(keys)
+        wanted = set(keys) - held
+        if len(wanted) < MANY or self.problem is not None:
+            return super().take_many(keys)
+        try:
+            return held | self._claim(wanted)
+        except OSError as error:
+            self._cannot(error)
+            return set(keys)
+
+    def _claim(self, wanted: set[str]) -> set[str]:
+        """Have the leases of keys by one file; return those that are ours by it."""
+        while wanted:
+            if not (self._presence and os.path.exists(self._presence)):
+                self._appear()
+            self._claims.put(os.path.basename(self._presence), wanted)
+            taken = self._claims.of_others(wanted)
+            taken.update(wanted.intersection(os.listdir(self._folder)))
+            if not taken:
+                self._held |= wanted
+                break
+            for key in wanted:
+                self._claims.give_back(key)
+            wanted = wanted - taken
+        return wanted
+
+    def _have(self, key: str) -> bool:
+        """Keep the link that was made; `False` where another run has claimed the key before."""
+        if self._claims.of_others({key}):
+            with suppress(FileNotFoundError):
+                os.unlink(self._folder + key)
+            return False
         self._held.add(key)
         return True
 
@@ -228,8 +274,7 @@ class LocalLeases(Leases):
             return self._is_granted(key)
         except OSError as worse:
             return self._cannot(worse)
-        self._held.add(key)
-        return True
+        return self._have(key)
 
     def _place(self, path: str) -> None:
         if self._linking:
@@ -259,7 +304,7 @@ class LocalLeases(Leases):
         try:
             seen = _look(self._folder + key)
             if seen is None:
-                return None
+                return self._claimant(key)
             holder, facts = seen
             if not self._is_gone(holder.token or key, holder, self._sign_of_life(holder, facts)):
                 return holder
@@ -269,6 +314,26 @@ class LocalLeases(Leases):
         except OSError as error:
             self._cannot(error)
             return None
+
+    def _claimant(self, key: str) -> Holder | None:
+        """Say who has claimed a key. The claims of one that is gone are removed here."""
+        token = self._claims.claimant(key)
+        if token is None:
+            return None
+        seen = _look(f"{self._folder}holders/{token}")
+        if seen is None:  # it was taken for gone, or is leaving
+            self._claims.remove([token])
+            return None
+        holder, facts = seen
+        if not self._is_gone(token, holder, facts.st_mtime_ns):
+            return holder
+        with self._succession() as locked:
+            if not locked:
+                return holder
+            again = _look(f"{self._folder}holders/{token}")
+            if again is not None and again[1].st_ino == facts.st_ino:
+                self._sweep({facts.st_ino}, [], [token])
+        return None
 
     def _sign_of_life(self, holder: Holder, facts: os.stat_result) -> object:
         if facts.st_nlink == 1 and holder.token:  # no link, or the presence was removed
@@ -295,12 +360,16 @@ class LocalLeases(Leases):
         with os.scandir(self._folder) as entries:  # before any is removed: numbers are used anew
             links = [entry.path for entry in entries if entry.inode() in inodes]
         holders = [f"{self._folder}holders/{token}" for token in tokens]
+        self._claims.remove(tokens)
         for path in dict.fromkeys([*paths, *links, *holders]):
             with suppress(FileNotFoundError):
                 os.unlink(path)
 
     def _remove_forgotten(self, own: str) -> None:
         """Remove what runs left that ended without a word."""
+        claiming = self._claims.tokens() - self._tokens
+        if claiming:  # without a presence nothing holds: it is made before, and goes afterwards
+            self._claims.remove(claiming.difference(os.listdir(f"{self._folder}holders/")))
         if self._forgotten(own):
             with self._succession() as locked:
                 if locked:
@@ -348,6 +417,8 @@ class LocalLeases(Leases):
     def _drop(self, key: str, sure: bool) -> None:
         path = self._folder + key
         try:
+            if self._claims.give_back(key):
+                return
             if not sure:
                 seen = _look(path)
                 if seen is None or seen[0].token not in self._tokens:
@@ -360,6 +431,10 @@ class LocalLeases(Leases):
 
     @override
     def _leave(self) -> None:
+        try:
+            self._claims.close()
+        except OSError as error:
+            self._cannot(error)
         for path in self._presences:
             try:
                 os.unlink(path)
