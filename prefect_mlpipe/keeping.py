@@ -6,8 +6,7 @@ Knows the form of a run manifest. Knows nothing of how a run goes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefect_mlpipe.core.bundling.archive import NAME_DIGITS, facts_beside
@@ -34,7 +33,7 @@ class RunInfo:
     name: str
     pipeline: str
     parameters: Mapping[str, Any]
-    shown: Mapping[str, Any] = MappingProxyType({})
+    shown: Mapping[str, Any] = field(default_factory=dict)
     local: bool = False
 
 
