@@ -15,7 +15,7 @@ import pytest
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.types.entrypoint import EntrypointType
 
-from prefect_mlpipe import pipeline
+from prefect_mlpipe import File, pipeline
 from prefect_mlpipe.core.bundling import archive
 from prefect_mlpipe.core.bundling.reached import module_at, reached_from
 from prefect_mlpipe.core.store import Store
@@ -178,6 +178,17 @@ def test_a_damaged_archive_is_an_error_and_not_code(write: Write, store: Store) 
     path.write_bytes(path.read_bytes().replace(b"x + 1", b"x + 2"))
     with pytest.raises(VersionNotFound, match="not whole"):
         packed(store, "mine", version["name"])
+
+
+def test_a_version_stays_whatever_is_pruned(write: Write, store: Store) -> None:
+    version = freeze(loaded(write(flow=FLOW)), store)
+    made = store_archive(store, version)
+    store.put(File("flow.py"))  # nothing refers to it
+    for path in Path(store.url).rglob("*"):
+        os.utime(path, (10_000_000, 10_000_000))
+    assert store.prune(keep_last=0).counts == {"values": 1}
+    assert store_archive(store, version) == made
+    assert store.verify().problems == ()
 
 
 def refused(pipeline: Any, store: Store) -> str:
