@@ -38,7 +38,11 @@ class Parameters:
         ),
     ] = None
     params: Annotated[
-        str | None, Parameter(help="All parameters as a JSON object; - reads it from stdin.")
+        str | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="All parameters as a JSON object; - reads it from stdin.",
+        ),
     ] = None
 
     def values(self) -> dict[str, Any]:
