@@ -121,7 +121,7 @@ def _skipping(check: Check, why: str) -> Check:
 def _started(
     pool: DaemonPool, checks: Sequence[Check], look: Look
 ) -> list[tuple[Check, Future[Finding]]]:
-    return [(check, pool.submit(_in_context(partial(_asked, check, look)))) for check in checks]
+    return [(check, pool.submit(_in_context(partial(asked, check, look)))) for check in checks]
 
 
 def _in_context(call: Callable[[], Finding]) -> Callable[[], Finding]:
@@ -129,10 +129,11 @@ def _in_context(call: Callable[[], Finding]) -> Callable[[], Finding]:
     return partial(contextvars.copy_context().run, call)
 
 
-def _asked(check: Check, look: Look) -> Finding:
+def asked(check: Check, look: Look) -> Finding:
+    """Return what a check finds; an error of whatever it looks at is a problem."""
     try:
         return check(look)
-    except Exception as error:  # of whatever was looked at: that is what was found
+    except Exception as error:  # of any library
         return from_error(error)
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from prefect_mlpipe.core.places.backends import Backend
 from prefect_mlpipe.core.storing.documents import Documents
 from prefect_mlpipe.core.storing.run_manifests import FOLDER as RUNS
+from prefect_mlpipe.core.storing.run_manifests import is_manifest
 from prefect_mlpipe.errors import StoreUnavailable
 
 PROBE_BYTES: Final = 4096
@@ -88,8 +89,14 @@ def _honours(backend: Backend, name: str) -> bool:
 
 
 def _sample(documents: Documents, backend: Backend) -> tuple[int, int]:
-    names = sorted((entry.name for entry in backend.list(RUNS)), reverse=True)[:SAMPLE]
+    every = (entry.name for entry in backend.list(RUNS))
+    found = (name for name in every if is_manifest(_last_part(name)))
+    names = sorted(found, key=_last_part, reverse=True)[:SAMPLE]
     return len(names), len(names) - len(documents.read_many(names))
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _odd(url: str, what: str) -> StoreUnavailable:
