@@ -147,7 +147,7 @@ def _said(error: BaseException) -> str:
 
 def _facts(error: BaseException) -> dict[str, Any]:
     if not isinstance(error, MlpipeError):
-        return {}
+        return {"message": str(error)}
     facts = {name: str(value) for name, value in error.facts.items()}
     return {"message": error.sentence, "facts": facts, "advice": error.advice}
 

@@ -10,6 +10,8 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import get_current_settings
 
+from prefect_mlpipe.reporting.api import verification, without_user
+
 PAGE: Final = 200
 MOST: Final = 1000  # deployments or automations that are looked at
 ANSWER_S: Final = 15.0
@@ -19,6 +21,11 @@ def api_url() -> str | None:
     """Return the URL of the API, `None` if Prefect would start a temporary server."""
     url = get_current_settings().api.url
     return str(url).rstrip("/") if url else None
+
+
+def is_cloud() -> bool:
+    """Tell whether the API is that of Prefect Cloud, which looks after itself."""
+    return (api_url() or "").startswith(get_current_settings().cloud.api_url)
 
 
 @contextmanager
@@ -31,14 +38,9 @@ def asking() -> Iterator[SyncPrefectClient]:
 
 def as_stranger(url: str) -> httpx.Response:
     """Ask without credentials."""
-    settings = get_current_settings()
-    return httpx.get(
-        url,
-        timeout=ANSWER_S,
-        verify=not settings.api.tls_insecure_skip_verify,
-        follow_redirects=True,
-        trust_env=False,
-    )
+    bare = without_user(url)
+    verify = verification(bare, get_current_settings())
+    return httpx.get(bare, timeout=ANSWER_S, verify=verify, follow_redirects=True)
 
 
 def server_settings() -> dict[str, Any] | None:

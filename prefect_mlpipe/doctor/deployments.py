@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import DeploymentStatus, StateType, WorkerStatus, WorkPoolStatus
 from prefect.exceptions import ObjectNotFound
 
+from prefect_mlpipe.core.places.remote_errors import shown
 from prefect_mlpipe.deploy.watching import requested
 from prefect_mlpipe.doctor.asking import asking, paged, server_settings
 from prefect_mlpipe.doctor.findings import Finding, Look, Notes
@@ -33,6 +35,7 @@ from prefect_mlpipe.stores import open_store
 
 SCHEDULED_AFTER: Final = timedelta(minutes=3)  # the scheduler looks every minute
 LATE: Final = timedelta(minutes=5)  # a process that serves, or a worker, looks every 10 or 15 s
+ASKED: Final = 200  # schedules of which the next run is asked for, each with a request
 SHOWN: Final = 5
 
 
@@ -43,7 +46,8 @@ def schedules(look: Look) -> Finding:
     if known.get("services", {}).get("scheduler", {}).get("enabled") is False:
         notes.problem("Start the server with PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED=true.")
     with asking() as client:
-        old = [each for each in paged(client.read_deployments) if _should_be_scheduled(each)]
+        every = paged(client.read_deployments)
+        old = [*islice(filter(_should_be_scheduled, every), ASKED)]
         names = _Names(client)
         silent = [names(each) for each in old if not _has_next(client, each.id)]
     notes.fact("deployments with a schedule", len(old))
@@ -150,7 +154,7 @@ def data_watchers(look: Look) -> Finding:
     notes = Notes()
     watches = requested()
     never = [
-        watch.uri
+        shown(watch.uri)
         for watch in watches
         if open_store(look.store or watch.store).watches.read(watch.name) is None
     ]

@@ -10,7 +10,7 @@ import httpx
 import prefect
 from prefect.settings import get_current_settings
 
-from prefect_mlpipe.doctor.asking import api_url, as_stranger, asking, server_settings
+from prefect_mlpipe.doctor.asking import api_url, as_stranger, asking, is_cloud, server_settings
 from prefect_mlpipe.doctor.findings import Finding, Look, Notes
 from prefect_mlpipe.reporting.api import (
     SERVER_SETTINGS,
@@ -19,6 +19,7 @@ from prefect_mlpipe.reporting.api import (
     without_user,
 )
 
+_CLOUD: Final = Finding("skipped", {"because": "Prefect Cloud looks after itself"})
 _MEMORY: Final = "prefect.server.utilities.messaging.memory"
 
 
@@ -53,6 +54,8 @@ def prefect_api(look: Look) -> Finding:
 
 def server_version(look: Look) -> Finding:
     """Whether server and client are of the same release."""
+    if is_cloud():
+        return _CLOUD
     notes = Notes()
     with asking() as client:
         server = client.api_version()
@@ -71,6 +74,8 @@ def _release(version: str) -> tuple[int, ...]:
 
 def authentication(look: Look) -> Finding:
     """Whether the API can be read and used by anybody."""
+    if is_cloud():
+        return _CLOUD
     notes = Notes()
     url = api_url() or ""
     status = as_stranger(f"{url}/admin/version").status_code
@@ -102,6 +107,8 @@ def is_loopback(host: str) -> bool:
 
 def ui(look: Look) -> Finding:
     """Whether the pages of Prefect's UI find the API."""
+    if is_cloud():
+        return _CLOUD
     notes = Notes()
     url = urlsplit(api_url() or "")
     root = url._replace(path=url.path.removesuffix("/api")).geturl()

@@ -93,7 +93,7 @@ def _check(url: str, settings: Settings) -> None:
             f"{url}/health",
             headers=settings.client.custom_headers,
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
-            verify=_verify(url, settings),
+            verify=verification(url, settings),
             follow_redirects=True,
         )
     except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -114,7 +114,8 @@ def _check(url: str, settings: Settings) -> None:
     _answered[url] = time.monotonic()
 
 
-def _verify(url: str, settings: Settings) -> bool | ssl.SSLContext:
+def verification(url: str, settings: Settings) -> bool | ssl.SSLContext:
+    """Return how the certificate of a server is checked, as the settings of Prefect say."""
     if url.startswith("http:") or settings.api.tls_insecure_skip_verify:
         return False
     if settings.api.ssl_cert_file:

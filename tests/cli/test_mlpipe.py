@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,35 @@ def test_as_a_process_it_ends_with_its_exit_code(folder: Path) -> None:
     done = process("run", "sums.py:adding", "--local", "-p", "bad=1", PREFECT_MLPIPE_TRACEBACK="1")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_a_run_that_is_interrupted_ends_with_130(folder: Path) -> None:
+    (folder / "slow.py").write_text(
+        "import pathlib, time\n"
+        "from prefect_mlpipe import pipeline, step\n"
+        "@step\n"
+        "def wait(here: str) -> int:\n"
+        "    pathlib.Path(here).touch()\n"
+        "    time.sleep(60)\n"
+        "    return 1\n"
+        "@pipeline\n"
+        "def slow(here: str) -> int:\n"
+        "    return wait(here)\n"
+    )
+    began = folder / "began"
+    words = ["run", "slow.py:slow", "--local", "-p", f"here={began}"]
+    code = (  # a process in the background may have been told to ignore it
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from prefect_mlpipe.cli.app import main; main()"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True
+    )
+    while not began.exists() and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert (running.returncode, told.splitlines()[-1]) == (130, "Interrupted.")
 
 
 def test_help_imports_neither_prefect_nor_numpy() -> None:

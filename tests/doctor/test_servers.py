@@ -23,6 +23,7 @@ from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
     PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    get_current_settings,
     temporary_settings,
 )
 from prefect.states import Scheduled
@@ -162,6 +163,13 @@ def test_a_server_of_another_release_at_another_place_is_told(odd: str) -> None:
         assert found(event_recorder, "skipped").facts
         report = examining.examine()
     assert "secret-word" not in str(report)
+
+
+@pytest.mark.parametrize("check", [server_version, authentication, ui])
+def test_prefect_cloud_is_left_to_itself(check: Check) -> None:
+    cloud = f"{get_current_settings().cloud.api_url}/accounts/a/workspaces/b"
+    with temporary_settings({PREFECT_API_URL: cloud}):
+        assert "Prefect Cloud" in found(check, "skipped").facts["because"]
 
 
 def test_credentials_that_are_not_accepted_are_a_problem(odd: str) -> None:
