@@ -35,6 +35,7 @@ LAYERS = (
     "explaining",
     "baseline",
     "runs",
+    "all_runs",
     "publishing",
     "parameters",
     "plans",
@@ -45,7 +46,10 @@ LAYERS = (
     "deploy",
     "pipeline_options",
     "pipelines",
+    "doctor",
+    "cli",
     "__init__",
+    "__main__",
 )
 
 # The rooms of the core, likewise from the ground up.
@@ -86,6 +90,7 @@ FOREIGN = {
     "deploy": {"dask", "distributed"},
     "pipeline_options": {"dask", "distributed"},
     "pipelines": {"dask", "distributed"},
+    "cli": {"dask", "distributed"},
 }
 
 HEAVY = {"dask", "distributed", "matplotlib", "pandas", "pyarrow", "s3fs", "sklearn", "torch"}
