@@ -12,9 +12,10 @@ import tempfile
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect_mlpipe.core.store import Store
+if TYPE_CHECKING:
+    from prefect_mlpipe.core.store import Store
 
 LOG_LINES = 1000
 

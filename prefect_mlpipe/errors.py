@@ -10,6 +10,7 @@
     │   └── UnresolvedOutput        an output was used as a value while the body was traced
     ├── InputError                what was passed in is not right
     │   ├── InvalidParameters       wrong type or unknown name, refused before anything runs
+    │   ├── PipelineNotFound        a path or module leads to no pipeline
     │   ├── UnstableInput           an input has no content that can be digested
     │   ├── UnstableCode            the code reaches a global that has no content
     │   ├── MissingFile             a path that does not exist
@@ -112,6 +113,10 @@ class InputError(MlpipeError):
 
 class InvalidParameters(InputError):
     """A parameter has a wrong type or an unknown name; nothing ran."""
+
+
+class PipelineNotFound(InputError, LookupError):
+    """A path or module that leads to no pipeline."""
 
 
 class UnstableInput(InputError):

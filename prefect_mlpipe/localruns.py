@@ -59,14 +59,22 @@ class LogReporter:
 replace_random(random.Random())  # a name for a run must not use up the chance that steps draw from
 
 
-def run_locally(pipeline: Any, arguments: Mapping[str, Any]) -> Any:
-    """Run a pipeline on this process's threads and return the values."""
+def run_locally(pipeline: Any, arguments: Mapping[str, Any], run_id: str | None = None) -> Any:
+    """Run a pipeline on this process's threads and return the values.
+
+    Args:
+        pipeline: a `Pipeline`.
+        arguments: its parameters, validated.
+        run_id: for who wants to find the run afterwards; default: one of its own.
+    """
     keep_logs()
     computes, named = pipeline.computes()
     conduct = Conduct(
         pipeline,
         arguments,
-        RunInfo(secrets.token_hex(16), generate_slug(2), pipeline.name, arguments, local=True),
+        RunInfo(
+            run_id or secrets.token_hex(16), generate_slug(2), pipeline.name, arguments, local=True
+        ),
         pipeline.open_store(),
         LocalRunner(computes),
         LogReporter(),

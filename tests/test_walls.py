@@ -36,6 +36,7 @@ LAYERS = (
     "explaining",
     "baseline",
     "runs",
+    "all_runs",
     "publishing",
     "parameters",
     "plans",
@@ -47,7 +48,10 @@ LAYERS = (
     "deploy",
     "pipeline_options",
     "pipelines",
+    "doctor",
+    "cli",
     "__init__",
+    "__main__",
 )
 
 # The rooms of the core, likewise from the ground up.
@@ -89,6 +93,7 @@ FOREIGN = {
     "deploy": {"dask", "distributed"},
     "pipeline_options": {"dask", "distributed"},
     "pipelines": {"dask", "distributed"},
+    "cli": {"dask", "distributed"},
 }
 
 HEAVY = {"dask", "distributed", "matplotlib", "pandas", "pyarrow", "s3fs", "sklearn", "torch"}

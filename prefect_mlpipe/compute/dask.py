@@ -86,12 +86,17 @@ class Dask(ClusterTarget):
         return int(known) or super().threads
 
     def _start(self) -> Any:
-        cluster = self._class()(**self._arguments())
+        cluster = self.find_class()(**self._arguments())
         if self.adapt is not None:
             cluster.adapt(**self.adapt)
         return cluster
 
-    def _class(self) -> Any:
+    def find_class(self) -> Any:
+        """Return the class of its clusters.
+
+        Raises:
+            ComputeUnavailable: it cannot be imported.
+        """
         if self.cluster_class is None:
             from distributed import LocalCluster
 

@@ -60,6 +60,7 @@ from prefect_mlpipe.core.storing.soundness import Soundness
 from prefect_mlpipe.core.storing.stored_values import Values
 from prefect_mlpipe.core.storing.versions import FrozenVersions
 from prefect_mlpipe.core.upkeep.marking import Rules
+from prefect_mlpipe.core.upkeep.probing import Probe, probe
 from prefect_mlpipe.core.upkeep.pruning import SHORTEST_GRACE, Pruned, prune
 from prefect_mlpipe.core.upkeep.usage import Usage, usage
 from prefect_mlpipe.core.upkeep.verifying import Verified, verify
@@ -274,6 +275,14 @@ class Store:
     def usage(self) -> Usage:
         """Say how much room values, records, runs and the rest take; `str()` is a table."""
         return usage(self._documents)
+
+    def probe(self) -> Probe:
+        """Say whether it can be read and written from here; makes none where there is none.
+
+        Raises:
+            StoreUnavailable: it cannot, with what to do.
+        """
+        return probe(self._documents)
 
     def verify(self, *, repair: bool = False) -> Verified:
         """Read everything and compare it with its checksums and signatures.

@@ -49,7 +49,7 @@ class DataChangeTrigger(DeploymentEventTrigger):
     there when the place was watched for the first time is no change.
 
     Who watches: `serve` and `prefect.serve(a.to_deployment(...), ...)`: a thread of that process.
-    Deployments with a work pool: `python -m prefect_mlpipe.deploy`, one process beside the workers,
+    Deployments with a work pool: `mlpipe watch`, one process beside the workers,
     or the flow `prefect_mlpipe.deploy.watching.watch_data`, deployed with a schedule. What was seen
     is kept in the pipeline's store, so these need one that all of them reach.
 

@@ -4,7 +4,7 @@ Knows Prefect's deployments and automations, and threads. Knows nothing of what 
 
 A deployment without a work pool can only be run by the process that serves it, so that process
 watches for it. A deployment with one is run by workers that come and go; there somebody has to
-watch all the time: `python -m prefect_mlpipe.deploy` as a process beside the workers, or the flow
+watch all the time: `mlpipe watch` as a process beside the workers, or the flow
 `watch_data`, deployed with a schedule, as a run that looks once and ends. Both find in the server's
 automations what there is to watch. Should two watch one place, nothing is told twice.
 """

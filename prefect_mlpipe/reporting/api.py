@@ -75,6 +75,16 @@ def server_environment() -> dict[str, str]:
     }
 
 
+def check_api() -> None:
+    """Ask the configured API whether it is there.
+
+    Raises:
+        PrefectUnavailable: it does not answer, or something else does.
+    """
+    settings = get_current_settings()
+    _check(str(settings.api.url).rstrip("/"), settings)
+
+
 def _check(url: str, settings: Settings) -> None:
     if time.monotonic() - _answered.get(url, -CHECKED_FOR_S) < CHECKED_FOR_S:
         return
@@ -83,13 +93,13 @@ def _check(url: str, settings: Settings) -> None:
             f"{url}/health",
             headers=settings.client.custom_headers,
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
-            verify=_verify(url, settings),
+            verify=verification(url, settings),
             follow_redirects=True,
         )
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise PrefectUnavailable(
             "The Prefect API does not answer.",
-            {"PREFECT_API_URL": _shown(url), "error": f"{type(error).__name__}: {error}"},
+            {"PREFECT_API_URL": without_user(url), "error": f"{type(error).__name__}: {error}"},
             "Start the server (`prefect server start`), or unset PREFECT_API_URL for a temporary "
             "one, or run the pipeline without Prefect: `.local()`.",
         ) from error
@@ -98,13 +108,14 @@ def _check(url: str, settings: Settings) -> None:
     if not cloud and (page or answer.status_code == 404):
         raise PrefectUnavailable(
             "Something answers at PREFECT_API_URL, but it is not the Prefect API.",
-            {"PREFECT_API_URL": _shown(url), "/health": f"status {answer.status_code}"},
+            {"PREFECT_API_URL": without_user(url), "/health": f"status {answer.status_code}"},
             "The URL of a Prefect server ends in /api, as in http://127.0.0.1:4200/api.",
         )
     _answered[url] = time.monotonic()
 
 
-def _verify(url: str, settings: Settings) -> bool | ssl.SSLContext:
+def verification(url: str, settings: Settings) -> bool | ssl.SSLContext:
+    """Return how the certificate of a server is checked, as the settings of Prefect say."""
     if url.startswith("http:") or settings.api.tls_insecure_skip_verify:
         return False
     if settings.api.ssl_cert_file:
@@ -112,8 +123,8 @@ def _verify(url: str, settings: Settings) -> bool | ssl.SSLContext:
     return True
 
 
-def _shown(url: str) -> str:
-    """Without user and password."""
+def without_user(url: str) -> str:
+    """A URL without user and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 

@@ -27,6 +27,11 @@ class Place:
         self._lock = threading.Lock()
         self._read = self._written = self._found = False
 
+    @property
+    def is_made(self) -> bool:
+        """Tell whether a store is there, as far as was looked."""
+        return self._found or self._written
+
     def reading(self) -> Backend:
         """Give the backend to read from.
 

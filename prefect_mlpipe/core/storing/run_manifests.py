@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from prefect_mlpipe.core.storing.documents import Documents, quoted
+from prefect_mlpipe.core.storing.documents import LONGEST_NAME, Documents, quoted
 
 FOLDER: Final = "runs"
 _LAST: Final = "last.json"
@@ -58,6 +58,20 @@ class RunManifests:
     def ids(self, pipeline: str) -> list[str]:
         """Give the ids of the runs of a pipeline, newest first."""
         return [unquote(name[14:].removesuffix(".json")) for name in self._listed(pipeline)]
+
+    def pipelines(self) -> list[str]:
+        """Give the names of the pipelines that have runs, in alphabetical order."""
+        names = (entry.name.split("/") for entry in self._documents.place.reading().list(FOLDER))
+        folders = {parts[1] for parts in names if len(parts) == 3 and is_manifest(parts[2])}
+        return sorted(filter(None, map(self._pipeline, folders)))
+
+    def _pipeline(self, folder: str) -> str | None:
+        """Give the name of the pipeline that a folder is for, which is cut short if it is long."""
+        if len(folder) <= LONGEST_NAME:
+            return unquote(folder)
+        names = (entry.name for entry in self._documents.place.reading().list(f"{FOLDER}/{folder}"))
+        found = (self._documents.read(name) for name in names if not name.endswith(_LAST))
+        return next((str(run["pipeline"]) for run in found if run is not None), None)
 
     def last_started(self, pipeline: str) -> float:
         """Give the start, to the millisecond, under which the last run is listed; 0 if none is."""
