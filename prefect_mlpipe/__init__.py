@@ -18,9 +18,11 @@ from prefect_mlpipe.stores import open_store
 from prefect_mlpipe.tracing import resolve
 
 if _typing.TYPE_CHECKING:
+    from prefect_mlpipe.deploy.completion_trigger import CompletionTrigger
     from prefect_mlpipe.deploy.triggers import DataChangeTrigger
 
 __all__ = [
+    "CompletionTrigger",
     "Current",
     "DataChangeTrigger",
     "EnvVar",
@@ -52,4 +54,8 @@ def __getattr__(name: str) -> object:
         from prefect_mlpipe.deploy.triggers import DataChangeTrigger
 
         return DataChangeTrigger
+    if name == "CompletionTrigger":
+        from prefect_mlpipe.deploy.completion_trigger import CompletionTrigger
+
+        return CompletionTrigger
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

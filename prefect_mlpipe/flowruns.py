@@ -103,8 +103,18 @@ def refuse_spawning(pipeline: str) -> None:
         )
 
 
-def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a pipeline inside its flow run; return references to its values."""
+def run_in_flow(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    completed: Callable[[RunInfo, Returned], None],
+) -> Any:
+    """Run a pipeline inside its flow run; return references to its values.
+
+    Args:
+        args: parameters by position.
+        kwargs: parameters by name.
+        completed: is called when all has come to a good end, and nothing was left out.
+    """
     context = FlowRunContext.get()
     assert context is not None, "Prefect runs this inside a flow run"
     # Started over the API it has only the parameters that were given: defaults are filled in, and
@@ -114,7 +124,10 @@ def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     token = _call.set(None)  # a pipeline that a step calls has no caller of ours
     try:
         keep_logs()
-        value, returned = _conduct(context, arguments, loading=call is not None)
+        info = _info(context, arguments)
+        value, returned = _conduct(context, info, loading=call is not None)
+        if not context.flow.selection(arguments).targets:  # type: ignore[union-attr]
+            completed(info, returned)
     except StoppedByPrefect as cancelled:
         return Cancelled(message=str(cancelled))
     finally:
@@ -124,24 +137,29 @@ def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     return returned
 
 
-def _conduct(
-    context: FlowRunContext, arguments: dict[str, Any], *, loading: bool
-) -> tuple[Any, Returned]:
+def _info(context: FlowRunContext, arguments: dict[str, Any]) -> RunInfo:
+    assert context.flow is not None
+    assert context.flow_run is not None
+    return RunInfo(
+        str(context.flow_run.id),
+        context.flow_run.name,
+        context.flow.name,
+        arguments,
+        stored_in(context.flow_run.parameters),
+    )
+
+
+def _conduct(context: FlowRunContext, info: RunInfo, *, loading: bool) -> tuple[Any, Returned]:
     assert context.flow_run is not None
     pipeline: Any = context.flow
+    arguments = info.parameters
     computes, named = pipeline.computes()
     store = pipeline.open_store()
     reporter = FlowReporter(context.flow_run.id, pipeline.name)
     conduct = Conduct(
         pipeline,
         arguments,
-        RunInfo(
-            str(context.flow_run.id),
-            context.flow_run.name,
-            pipeline.name,
-            arguments,
-            stored_in(context.flow_run.parameters),
-        ),
+        info,
         store,
         RoutingRunner(context, computes, reporter.closing, store),
         reporter,

@@ -18,7 +18,7 @@ import os
 import pathlib
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -28,6 +28,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from prefect_mlpipe.core.formats.base import Unstorable
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.engine.calls import load
 from prefect_mlpipe.errors import InvalidParameters, StoreError
 
 if TYPE_CHECKING:
@@ -78,9 +79,30 @@ def show(name: str, value: Any, store: Callable[[], Store]) -> Any:
             {"at": f"{name}{error.path}", "type": error.type, "because": error.why},
             "Pass plain data; make what cannot be stored in a step. Nothing ran.",
         ) from error
-    store().parameters.write(stored.checksum, {"value": stored.to_json()})
+    return _reference(stored, store())
+
+
+def refer(name: str, returned: Any, store: Store) -> Any:
+    """Return what a pipeline returned as `show` would: what is stored already by its reference.
+
+    Args:
+        name: for errors.
+        returned: with references for what is stored, as in `conduct.Returned`.
+        store: where that is.
+
+    Raises:
+        InvalidParameters: it cannot be stored.
+        InputLost: a value that has to be loaded for it is gone or damaged.
+    """
+    if type(returned) is StoredValue and returned.inline is None:
+        return _reference(returned, store)
+    return show(name, load(returned, store), lambda: store)
+
+
+def _reference(stored: StoredValue, store: Store) -> dict[str, Any]:
+    store.parameters.write(stored.checksum, {"value": stored.to_json()})
     reference = {_MARK: stored.type, "value": stored.to_json()}
-    signature = store().signature(stored)
+    signature = store.signature(stored)
     return reference if signature is None else {**reference, "signature": signature}
 
 
@@ -102,17 +124,41 @@ def restore(parameters: Mapping[str, Any], store: Callable[[], Store]) -> dict[s
     }
 
 
+_REFERENCE_SCHEMA = {
+    "type": "object",
+    "title": "A stored value",
+    "properties": {_MARK: {"type": "string"}, "value": {"type": "array"}},
+    "required": [_MARK, "value"],
+}
+
+
 class _ClosedSchema(ParameterSchema):
     """The schema of parameters that refuses unknown names, so that the API does."""
 
     additionalProperties: bool = False
 
 
-def close_schema(deployment: RunnerDeployment) -> RunnerDeployment:
-    """Have the API refuse runs of a deployment with parameters that the pipeline does not have."""
+def close_schema(deployment: RunnerDeployment, taken: Iterable[str] = ()) -> RunnerDeployment:
+    """Have the API refuse runs of a deployment with parameters that the pipeline does not have.
+
+    Args:
+        deployment: is changed.
+        taken: parameters that may come as references to stored values, whatever their type.
+    """
     known = deployment._parameter_openapi_schema.model_dump()
+    for name in taken:
+        known["properties"][name] = _or_reference(known["properties"][name])
     deployment._parameter_openapi_schema = _ClosedSchema(**known, additionalProperties=False)
     return deployment
+
+
+_OF_THE_FIELD = ("title", "description", "position", "default")
+
+
+def _or_reference(schema: Mapping[str, Any]) -> dict[str, Any]:
+    field = {word: schema[word] for word in _OF_THE_FIELD if word in schema}
+    content = {word: said for word, said in schema.items() if word not in field}
+    return {**field, "anyOf": [content, _REFERENCE_SCHEMA]} if content else field
 
 
 def _loaded(name: str, reference: Mapping[str, Any], store: Callable[[], Store]) -> Any:

@@ -212,12 +212,12 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         def to_deployment(self, *args: Any, **options: Any) -> Any:
             """As Prefect's; a `DataChangeTrigger` keeps its state in the pipeline's store."""
             made = super().to_deployment(*args, **self._bound(options))
-            return _closed_later(made) if inspect.isawaitable(made) else close_schema(made)
+            return _closed_later(made) if inspect.isawaitable(made) else _closed(made)
 
         async def ato_deployment(self, *args: Any, **options: Any) -> Any:
             """As Prefect's; a `DataChangeTrigger` keeps its state in the pipeline's store."""
             made = await super().ato_deployment(*args, **self._bound(options))
-            return close_schema(made)
+            return _closed(made)
 
     def _bound(self, options: dict[str, Any]) -> dict[str, Any]:
         # Imported here: Prefect's deployments take longer to import than all of the rest.
@@ -313,7 +313,13 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
 
 
 async def _closed_later(deployment: Any) -> Any:
-    return close_schema(await deployment)
+    return _closed(await deployment)
+
+
+def _closed(deployment: Any) -> Any:
+    from prefect_mlpipe.deploy.completion_trigger import taken_parameters
+
+    return close_schema(deployment, taken_parameters(deployment.triggers))
 
 
 def _runner(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Callable[..., Any]:
@@ -321,9 +327,10 @@ def _runner(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Callab
 
     @functools.wraps(body)
     def run_pipeline(*args: Any, **kwargs: Any) -> Any:
+        from prefect_mlpipe.deploy.completing import tell_completion
         from prefect_mlpipe.flowruns import run_in_flow
 
-        return run_in_flow(body, args, kwargs)
+        return run_in_flow(args, kwargs, tell_completion)
 
     # Prefect and pydantic would look up spelled annotations in this module, not in the body's.
     types = resolve_annotations(body, scope)
