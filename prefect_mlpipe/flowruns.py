@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import multiprocessing
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,7 +37,7 @@ from prefect_mlpipe.entries import Entries
 from prefect_mlpipe.errors import ComputeError, InvalidPipeline, RunCancelled
 from prefect_mlpipe.parameters import stored_in
 from prefect_mlpipe.reporting.api import ensure_api
-from prefect_mlpipe.reporting.artifacts import create_summary
+from prefect_mlpipe.reporting.artifacts import artifact_key, create_summary
 from prefect_mlpipe.reporting.map_progress import MapCount, ProgressArtifacts
 from prefect_mlpipe.reporting.summary import StepRow, cost_text, counts_text
 from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
@@ -106,14 +105,14 @@ def refuse_spawning(pipeline: str) -> None:
 def run_in_flow(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    completed: Callable[[RunInfo, Returned], None],
+    completed: Sequence[Callable[[RunInfo, Returned], None]],
 ) -> Any:
     """Run a pipeline inside its flow run; return references to its values.
 
     Args:
         args: parameters by position.
         kwargs: parameters by name.
-        completed: is called when all has come to a good end, and nothing was left out.
+        completed: are called when all has come to a good end, and nothing was left out.
     """
     context = FlowRunContext.get()
     assert context is not None, "Prefect runs this inside a flow run"
@@ -127,7 +126,8 @@ def run_in_flow(
         info = _info(context, arguments)
         value, returned = _conduct(context, info, loading=call is not None)
         if not context.flow.selection(arguments).targets:  # type: ignore[union-attr]
-            completed(info, returned)
+            for call_back in completed:
+                call_back(info, returned)
     except StoppedByPrefect as cancelled:
         return Cancelled(message=str(cancelled))
     finally:
@@ -328,7 +328,7 @@ class FlowReporter:
         if self._settings.progress:
             say(summary_text(name, rows, seconds, cost))
         title = f"{name}: {document['state']}"
-        create_summary(rows, title, f"Run {document['name']}", key=_artifact_key(name), cost=cost)
+        create_summary(rows, title, f"Run {document['name']}", key=artifact_key(name), cost=cost)
 
     def close(self) -> None:
         """Send what is left."""
@@ -371,10 +371,6 @@ def _row(entry: Mapping[str, Any]) -> StepRow:
     return StepRow(
         entry["name"], state, why, 0.0 if reused else seconds, size, seconds if reused else 0.0
     )
-
-
-def _artifact_key(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"mlpipe-{name}".lower()).strip("-")
 
 
 def _state(run: StepRun) -> tuple[str, str]:

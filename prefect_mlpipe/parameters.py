@@ -67,7 +67,7 @@ def show(name: str, value: Any, store: Callable[[], Store]) -> Any:
     """
     if isinstance(value, os.PathLike):
         return str(value)
-    if _is_plain(value) and _size(value) <= LIMIT_BYTES:
+    if _is_short(value):
         return _masked(value)
     if _has_secret(value):
         return HIDDEN
@@ -104,6 +104,15 @@ def _reference(stored: StoredValue, store: Store) -> dict[str, Any]:
     reference = {_MARK: stored.type, "value": stored.to_json()}
     signature = store.signature(stored)
     return reference if signature is None else {**reference, "signature": signature}
+
+
+def as_plain(value: Any) -> Any:
+    """Return a value as plain JSON without secrets; `None` if it is long or has none."""
+    if not _is_short(value):
+        return None
+    return orjson.loads(
+        orjson.dumps(_masked(value), default=_as_json, option=orjson.OPT_NON_STR_KEYS)
+    )
 
 
 def stored_in(parameters: Mapping[str, Any]) -> list[Any]:
@@ -176,6 +185,10 @@ def _loaded(name: str, reference: Mapping[str, Any], store: Callable[[], Store])
             {"problem": str(error).partition("\n")[0], "store": store().url},
             "Use the store of the run that the reference comes from, or pass the value.",
         ) from error
+
+
+def _is_short(value: Any) -> bool:
+    return _is_plain(value) and _size(value) <= LIMIT_BYTES
 
 
 def _is_plain(value: Any) -> bool:

@@ -328,9 +328,10 @@ def _runner(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Callab
     @functools.wraps(body)
     def run_pipeline(*args: Any, **kwargs: Any) -> Any:
         from prefect_mlpipe.deploy.completing import tell_completion
+        from prefect_mlpipe.deploy.outputs import show_outputs
         from prefect_mlpipe.flowruns import run_in_flow
 
-        return run_in_flow(args, kwargs, tell_completion)
+        return run_in_flow(args, kwargs, (show_outputs, tell_completion))
 
     # Prefect and pydantic would look up spelled annotations in this module, not in the body's.
     types = resolve_annotations(body, scope)

@@ -228,6 +228,10 @@ class Store:
         """
         return self._values.local_path(value)
 
+    def url_of(self, value: StoredValue) -> str | None:
+        """The URL of its file or folder in this store; `None` for an inline value."""
+        return None if value.inline is not None else f"{self.url}/{self._values.name(value)}"
+
     # --- the place itself ------------------------------------------------------------------------
 
     def leases(self, run: str, pipeline: str) -> Leases:

@@ -33,15 +33,15 @@ from prefect_mlpipe.core.encoding.encode import Undigestible
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.deploy.announcing import put_on_record
-from prefect_mlpipe.deploy.automations import listed
 from prefect_mlpipe.deploy.completions import EVENT, Completion
+from prefect_mlpipe.deploy.listing import listed
+from prefect_mlpipe.deploy.outputs import RESULT, parts
 from prefect_mlpipe.engine.calls import InputLost, Whole
 from prefect_mlpipe.errors import InvalidParameters, PrefectUnavailable
 from prefect_mlpipe.parameters import refer
 
 T = TypeVar("T")
 
-RESULT = "result"
 PATIENCE_S = 300.0  # a server that is started anew is back by then
 PAUSE_S = 2.0
 
@@ -90,19 +90,6 @@ def _tell(
     store.sync()
     what = " and ".join(map(repr, completion.takes)) or "the outputs"
     _logger().info("Prefect was told of %s, for %s", what, completion.name)
-
-
-def parts(returned: Any) -> dict[str, Any]:
-    """The returned values by name: fields or keys, and the whole as `result`."""
-    found: dict[str, Any] = {RESULT: returned}
-    if type(returned) is Whole:
-        found.update(zip(returned.fields.names, returned.values, strict=True))
-    elif type(returned) is dict:
-        found.update((name, value) for name, value in returned.items() if isinstance(name, str))
-    elif isinstance(returned, tuple) and type(returned) is not StoredValue:
-        names = getattr(returned, "_fields", None) or map(str, range(len(returned)))
-        found.update(zip(names, returned, strict=True))
-    return found
 
 
 def _waiting(run: RunInfo) -> list[tuple[Completion, float]]:

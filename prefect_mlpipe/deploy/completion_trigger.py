@@ -22,8 +22,8 @@ from pydantic import Field, PrivateAttr
 
 from prefect_mlpipe.core.annotations import declared_fields
 from prefect_mlpipe.core.store import Store
-from prefect_mlpipe.deploy.completing import RESULT
 from prefect_mlpipe.deploy.completions import EVENT, Completion
+from prefect_mlpipe.deploy.outputs import RESULT
 from prefect_mlpipe.errors import InvalidPipeline
 
 COMPLETED = "prefect.flow-run.Completed"

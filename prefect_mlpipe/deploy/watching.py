@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.deploy.announcing import announce
-from prefect_mlpipe.deploy.automations import KNOWN_S, listed
+from prefect_mlpipe.deploy.listing import KNOWN_S, listed
 from prefect_mlpipe.deploy.places import place_of
 from prefect_mlpipe.deploy.waking import Waker
 from prefect_mlpipe.deploy.watcher import Watcher

@@ -20,7 +20,7 @@ from prefect.flows import Flow
 
 from prefect_mlpipe import CompletionTrigger, File, Pipeline, pipeline, resolve, step
 from prefect_mlpipe.deploy import completing
-from prefect_mlpipe.deploy.completing import parts
+from prefect_mlpipe.deploy.outputs import parts
 from prefect_mlpipe.errors import PrefectUnavailable
 from tests.deploy.test_serving import eventually, flow_runs
 from tests.server import Server
