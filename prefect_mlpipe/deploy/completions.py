@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from prefect_mlpipe.deploy.watches import LABEL, RESOURCE_ID
+from prefect_mlpipe.deploy.watches import LABEL, RESOURCE_ID, Asked, otherwise, plain_labels
 
 EVENT = "prefect-mlpipe.outputs.changed"
 RESOURCE = "prefect-mlpipe.outputs."
@@ -34,6 +34,7 @@ class Completion(BaseModel):
         name: its identity: what was taken last is kept under it.
         pipeline: name of the pipeline that makes them.
         takes: names of returned values; none for all that is returned.
+        asked: its labels as somebody has spelled them, where that is not how we do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,15 +43,18 @@ class Completion(BaseModel):
     pipeline: str = Field(min_length=1)
     takes: tuple[str, ...] = ()
     only_if_changed: bool = True
+    asked: Asked = ()
 
     def labels(self) -> dict[str, str]:
-        """The labels of its events' resource."""
+        """The labels of its events' resource: those that an automation waits for, to the letter."""
         labels = {
             RESOURCE_ID: f"{RESOURCE}{self.name}",
             f"{LABEL}pipeline": self.pipeline,
             f"{LABEL}only_if_changed": str(self.only_if_changed),
         }
-        return {**labels, f"{LABEL}takes": ", ".join(self.takes)} if self.takes else labels
+        if self.takes:
+            labels[f"{LABEL}takes"] = ", ".join(self.takes)
+        return {**labels, **dict(self.asked)}
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str | Sequence[str]]) -> Completion:
@@ -59,13 +63,13 @@ class Completion(BaseModel):
         Raises:
             pydantic.ValidationError: a label is missing, unknown or has an impossible value.
         """
-        plain = {
-            label: value if isinstance(value, str) else value[0] for label, value in labels.items()
-        }
-        name = plain.pop(RESOURCE_ID, "").removeprefix(RESOURCE)
+        plain = plain_labels(labels)
         said: dict[str, object] = {
             label.removeprefix(LABEL): value for label, value in plain.items()
         }
+        said.pop(RESOURCE_ID, None)
         if isinstance(takes := said.get("takes"), str):
             said["takes"] = tuple(part.strip() for part in takes.split(",") if part.strip())
-        return cls.model_validate({"name": name, **said})
+        name = plain.get(RESOURCE_ID, "").removeprefix(RESOURCE)
+        completion = cls.model_validate({"name": name, **said})
+        return completion.model_copy(update={"asked": otherwise(plain, completion.labels())})

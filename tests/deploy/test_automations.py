@@ -21,7 +21,6 @@ from prefect.states import Cancelled
 
 from prefect_mlpipe import pipeline, step
 from prefect_mlpipe.deploy.automations import crash_silent_runs, notify_on_failure
-from prefect_mlpipe.deploy.listing import KNOWN_S
 from prefect_mlpipe.reporting.watch import RunWatch
 from tests.flow_runs.conftest import Script, Seen, script, seen, store
 from tests.reporting.conftest import Api, eventually, prefect_api
@@ -29,6 +28,7 @@ from tests.server import Server
 
 __all__ = ["prefect_api", "script", "seen", "store"]
 
+KNOWN_S = 1.0  # the server of the tests is one process, which knows a new automation at once
 WITHIN = timedelta(seconds=10)  # the server takes no less
 SILENT_S = WITHIN.total_seconds() + 5 + 20  # it looks every 5 s, and may be busy
 

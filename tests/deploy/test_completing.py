@@ -19,13 +19,19 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.flows import Flow
 
 from prefect_mlpipe import CompletionTrigger, File, Pipeline, pipeline, resolve, step
-from prefect_mlpipe.deploy import completing
+from prefect_mlpipe.deploy import completing, listing
 from prefect_mlpipe.deploy.outputs import parts
 from prefect_mlpipe.errors import PrefectUnavailable
 from tests.deploy.test_serving import eventually, flow_runs
 from tests.server import Server
 
 Deploy = Callable[..., UUID]
+
+
+@pytest.fixture(autouse=True)
+def known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of the tests is one process, which knows a new automation at once."""
+    monkeypatch.setattr(listing, "KNOWN_S", 1.0)
 
 
 class Prepared(NamedTuple):

@@ -64,6 +64,18 @@ def test_labels_say_all_and_match_themselves(takes: tuple[str, ...]) -> None:
     assert match.matches(Resource.model_validate(completion.labels()))
 
 
+def test_events_carry_the_labels_as_somebody_has_spelled_them() -> None:
+    asked = {
+        "prefect.resource.id": "prefect-mlpipe.outputs.score",
+        "prefect-mlpipe.pipeline": "prep",
+        "prefect-mlpipe.takes": "table,rows",
+        "prefect-mlpipe.only_if_changed": "false",
+    }
+    match = ResourceSpecification.model_validate(asked)
+    understood = Completion.from_labels(dict(match.items()))
+    assert match.matches(Resource.model_validate(understood.labels()))
+
+
 def test_labels_that_nobody_knows_are_refused() -> None:
     with pytest.raises(ValidationError, match="takse"):
         Completion.from_labels(
