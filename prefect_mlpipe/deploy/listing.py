@@ -6,10 +6,11 @@ Knows Prefect's API. Knows nothing of what an automation is for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+import httpx
 from prefect.client.orchestration import get_client
 
 PAGE = 200  # the most that the API gives at once
@@ -39,11 +40,16 @@ def listed() -> Iterator[Listed]:
         while True:
             asked = {"limit": PAGE, "offset": offset}
             answer = client.request("POST", "/automations/filter", json=asked)
-            now = parsedate_to_datetime(answer.headers["date"])  # by the server's own clock
-            page = answer.json()
+            page, now = answer.json(), _server_time(answer)
             for content in page:
                 age = (now - datetime.fromisoformat(content["updated"])).total_seconds()
                 yield Listed(content, max(0.0, KNOWN_S - max(0.0, age)))
             if len(page) < PAGE:
                 return
             offset += PAGE
+
+
+def _server_time(answer: httpx.Response) -> datetime:
+    """The moment by the server's own clock, if it tells."""
+    date = answer.headers.get("date")
+    return parsedate_to_datetime(date) if date else datetime.now(UTC)
