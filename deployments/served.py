@@ -16,16 +16,18 @@ from prefect_mlpipe import CompletionTrigger, DataChangeTrigger
 
 
 def deployments(data: str) -> list[RunnerDeployment]:
-    """What is served."""
+    """Return what is served."""
     new_data = DataChangeTrigger(f"{data}/", pattern="*.csv", every=60, parameter="more")
     new_model = CompletionTrigger(retrain, takes={"model": "model"})
-    return [
+    made = [
         retrain.to_deployment(
             "nightly", schedules=[Cron("0 3 * * *", timezone="Europe/Paris")], tags=["digits"]
         ),
         retrain.to_deployment("new-data", triggers=[new_data], tags=["digits"]),
         score.to_deployment("new-model", triggers=[new_model], tags=["digits"]),
     ]
+    # to Prefect's types they could be coroutines, which they are inside a running loop only
+    return [one for one in made if isinstance(one, RunnerDeployment)]
 
 
 if __name__ == "__main__":

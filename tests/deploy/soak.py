@@ -142,7 +142,7 @@ def soak(runs: int, limit: int, folder: Path, server: Server) -> int:
     began = time.monotonic()
     wanted = max(2, round(runs * SHARE))
     ticks = max(1, runs - 2 * wanted)
-    going = Soak(folder, server, tick_s=15, limit=limit)
+    going = Soak(folder, server, tick_s=30, limit=limit)
     (folder / "raw").mkdir()
     (folder / "soak_flows.py").write_text(SCRIPT)
     for upto in (wanted // 2, wanted):
@@ -239,7 +239,7 @@ def main() -> None:
     """Read the command line, and soak."""
     parser = argparse.ArgumentParser("python -m tests.deploy.soak", description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--limit", type=int, default=3, help="runs at a time")
+    parser.add_argument("--limit", type=int, default=4, help="runs at a time")
     given = parser.parse_args()
     os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
     with tempfile.TemporaryDirectory(prefix="mlpipe-soak-") as folder:
