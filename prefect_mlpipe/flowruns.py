@@ -39,6 +39,7 @@ from prefect_mlpipe.parameters import stored_in
 from prefect_mlpipe.reporting.api import ensure_api
 from prefect_mlpipe.reporting.artifacts import artifact_key, create_summary
 from prefect_mlpipe.reporting.map_progress import MapCount, ProgressArtifacts
+from prefect_mlpipe.reporting.posting import ended_task_runs
 from prefect_mlpipe.reporting.summary import StepRow, cost_text, counts_text
 from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
 from prefect_mlpipe.reporting.terminal import Progress, say, summary_text
@@ -319,6 +320,8 @@ class FlowReporter:
         """Say what the run did: on the terminal, and on a page in Prefect."""
         self._orderly = document["state"] in ("completed", "failed")
         self._progress.__exit__(None, None, None)
+        if self._watch.lost_sight:
+            self._report_unseen()
         if self._reused > LOGGED_REUSES:
             self._logger.info("… and %d more reused", self._reused - LOGGED_REUSES)
         rows = summary_rows(document)
@@ -329,6 +332,17 @@ class FlowReporter:
             say(summary_text(name, rows, seconds, cost))
         title = f"{name}: {document['state']}"
         create_summary(rows, title, f"Run {document['name']}", key=artifact_key(name), cost=cost)
+
+    def _report_unseen(self) -> None:
+        """Report what Prefect's engine told of while nobody listened."""
+        runs = self._engine.all_runs() if self._engine is not None else ()
+        told = {
+            run.task_run_id: run
+            for run in runs
+            if run.task_run_id is not None and run.state in ("ran", "failed", "cancelled")
+        }
+        for task_run_id in told.keys() - ended_task_runs(list(told)):
+            self._report(told[task_run_id], *_state(told[task_run_id]), again=True)
 
     def close(self) -> None:
         """Send what is left."""

@@ -101,15 +101,32 @@ class Soak:
                 "limit": 200,
                 "offset": len(found),
             }
-            url = f"{self.server.api_url}/flow_runs/filter"
-            page = httpx.post(url, json=asked, timeout=60).json()
+            page = self.ask("POST", "/flow_runs/filter", asked)
             found += page
             if len(page) < 200:
                 return [one for one in found if one["state_name"] != "Scheduled"]
 
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask the API, and again as long as it is busy."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                url = f"{self.server.api_url}{path}"
+                answer = httpx.request(method, url, json=body, timeout=60).raise_for_status()
+                return answer.json() if answer.content else None
+            except httpx.HTTPError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+
     def over(self, flow: str) -> int:
         """How many of them have ended."""
         return sum(run["end_time"] is not None for run in self.runs(flow))
+
+    def schedule(self, what: str) -> None:
+        """Pause or resume it."""
+        found = self.ask("GET", "/deployments/name/tick/soak")
+        self.ask("POST", f"/deployments/{found['id']}/{what}_deployment")
 
     @contextmanager
     def serving(self) -> Iterator[psutil.Process]:
@@ -148,15 +165,17 @@ def soak(runs: int, limit: int, folder: Path, server: Server) -> int:
     for upto in (wanted // 2, wanted):
         with going.serving() as process:
             _until(lambda: (folder / "store" / "watches").exists(), "nobody watches")
-            time.sleep(8)  # the first look is over, and no run is under way that could be killed
+            time.sleep(8)  # the first look is over
+            going.schedule("resume")
             _keep_busy(going, process, upto)
             _quiet(going)
         going.restarts += 1
         if upto < wanted:
             going.drop()  # while nobody watches
-    with going.serving() as process:
+    with going.serving():
+        time.sleep(8)
+        going.schedule("resume")
         _until(lambda: going.over("tick") >= ticks, "too few runs of the schedule")
-        time.sleep(2 * going.tick_s)
         _quiet(going)
         return _report(going, time.monotonic() - began)
 
@@ -172,7 +191,8 @@ def _keep_busy(going: Soak, process: psutil.Process, upto: int) -> None:
 
 
 def _quiet(going: Soak) -> None:
-    """Wait until all that files have started is over."""
+    """Wait until all that files have started is over, and, without its schedule, all else too."""
+    going.schedule("pause")
     _until(lambda: going.over("inbox") >= going.files, "a file has started no run")
     _until(lambda: going.over("after") >= going.files, "a result has started no run")
     _until(lambda: not _open(going), "a run does not end")

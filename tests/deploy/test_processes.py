@@ -33,7 +33,7 @@ from prefect.settings import (
 from prefect_mlpipe.deploy.automations import crash_silent_runs
 from tests.deploy.test_serving import ended, eventually, flow_runs
 from tests.postgres import running_postgres
-from tests.server import Server, free_port, running_server
+from tests.server import Server, running_server
 
 ROOT = Path(__file__).parents[2]
 AUTH = "admin:for the tests"
@@ -61,10 +61,6 @@ def slow(folder: str, start: int = 1) -> int:
     for _ in range(10):
         x = add(x)
     return wait(x, folder, "two")
-
-if __name__ == "__main__":
-    import sys
-    slow.with_options(name="outlives")(sys.argv[1], start=100)
 """
 SLOW_YAML = """
 pull:
@@ -82,8 +78,6 @@ class Processes:
     folder: Path
     server: Server
     environment: dict[str, str]
-    running: ExitStack  # the server
-    port: int
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def prefect(self, *arguments: str) -> None:
@@ -105,12 +99,6 @@ class Processes:
                 stdout=log,
                 stderr=log,
             )
-
-    def start_server(self) -> None:
-        self.running.enter_context(running_server(self.folder / "server", self.port))
-
-    def stop_server(self) -> None:
-        self.running.close()
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         options = ["--pool", "mlpipe", "--type", "process"]
@@ -160,15 +148,13 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     (folder / "slow.yaml").write_text(SLOW_YAML)
     for name in ("data", "server"):
         (folder / name).mkdir()
-    port = free_port()
     with ExitStack() as stack:
         database = stack.enter_context(running_postgres())
         patched = stack.enter_context(pytest.MonkeyPatch.context())
         patched.setenv("PREFECT_API_DATABASE_CONNECTION_URL", database)
         patched.setenv("PREFECT_SERVER_API_AUTH_STRING", AUTH)
         patched.setenv("PREFECT_API_AUTH_STRING", AUTH)
-        servers = stack.enter_context(ExitStack())
-        server = servers.enter_context(running_server(folder / "server", port))
+        server = stack.enter_context(running_server(folder / "server"))
         patched.setenv("PREFECT_API_URL", server.api_url)
         settings = {
             PREFECT_API_URL: server.api_url,
@@ -184,7 +170,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
-        processes = Processes(folder, server, environment, servers, port)
+        processes = Processes(folder, server, environment)
         processes.prefect("work-pool", "create", "mlpipe", "--type", "process")
         processes.prefect("deploy", "--prefect-file", "deployments/prefect.yaml", "--all")
         processes.prefect("deploy", "--prefect-file", "slow.yaml", "--all")
@@ -256,27 +242,6 @@ def test_a_run_whose_worker_is_killed_crashes_and_its_rerun_does_what_was_missin
     assert states.pop("add") == "Cached"
     assert set(states.values()) == {"Completed"}
     assert len(states) == 12
-
-
-@pytest.mark.timeout(600)
-def test_a_run_outlives_a_restart_of_the_server_and_all_its_task_runs_arrive(
-    processes: Processes, tmp_path: Path
-) -> None:
-    script = processes.start("script", "slow.py", str(tmp_path))
-    assert eventually((tmp_path / "one began").exists, bool, WITHIN_S), processes.logs()
-    processes.stop_server()
-    (tmp_path / "one may end").touch()
-    assert eventually((tmp_path / "two began").exists, bool, WITHIN_S), processes.logs()
-    processes.start_server()
-    (tmp_path / "two may end").touch()
-    assert script.wait(WITHIN_S) == 0, processes.logs()
-
-    asked = {"flows": {"name": {"any_": ["outlives"]}}}
-    [run] = processes.get("/flow_runs/filter", asked)
-    assert run["state_name"] == "Completed"
-    states = processes.task_runs(run["id"], 13)
-    assert len(states) == 13, states
-    assert set(states.values()) == {"Completed"}
 
 
 def test_the_compose_file_has_the_same_processes_and_says_what_each_needs() -> None:
