@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ def test_the_example_of_a_completion_is_a_deployment(
     monkeypatch.setenv("PREFECT_MLPIPE_STORE", str(tmp_path))
     found = re.search(r"<!-- test: completion -->\n```python\n(.*?)```\n", PAGE, re.DOTALL)
     assert found is not None
-    names: dict[str, Any] = {"__name__": "page_completion"}
-    exec(compile(found[1], "docs/deployments.md", "exec"), names)
-    [trigger] = names["deployment"].triggers
+    (tmp_path / "page_completion.py").write_text(found[1])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    page: Any = importlib.import_module("page_completion")
+    [trigger] = page.deployment.triggers
     assert trigger.expect == {EVENT}
-    assert names["score"].local(names["prep"].local(4).table) == 0 + 1 + 2 + 3
+    assert page.score.local(page.prep.local(4).table) == 0 + 1 + 2 + 3
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((\.\./.*?)\)", PAGE))))

@@ -140,7 +140,7 @@ class Shell:
         return json.loads(done.stdout)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.skipif(
     shutil.which("curl") is None and os.environ.get("MLPIPE_TESTS_REQUIRE_CURL") != "1",
     reason="needs curl",
@@ -151,7 +151,7 @@ def test_the_lines_of_the_readme_start_a_run_and_read_its_state_and_outputs(
     shell = Shell(guarded)
     shell.known["DEPLOYMENT"] = shell.run(0)["id"]
     shell.known["RUN"] = shell.run(1)["id"]
-    run = eventually(lambda: shell.run(2), lambda run: run["state_type"] in FINAL, 60)
+    run = eventually(lambda: shell.run(2), lambda run: run["state_type"] in FINAL, 150)
     assert run["state_name"] == "Completed", (served / "serve.log").read_text()
     assert run["parameters"] == {"depth": 4}
     [page] = shell.run(3)
@@ -161,7 +161,7 @@ def test_the_lines_of_the_readme_start_a_run_and_read_its_state_and_outputs(
     assert outputs["model"]["value"] == {"a": 4, "b": 4, "c": 4}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_a_file_starts_a_run_whose_model_starts_the_next_and_all_reports_arrive(
     guarded: Server, served: Path
 ) -> None:
@@ -171,14 +171,16 @@ def test_a_file_starts_a_run_whose_model_starts_the_next_and_all_reports_arrive(
         runs = flow_runs("iris/over-http")
         return [run for run in runs if "second" in run.parameters.get("csv", "")]
 
-    [run] = eventually(told, ended, 60)
+    [run] = eventually(told, ended, 150)
     assert ended([run]) == ["Completed"], (served / "serve.log").read_text()
 
     def scored() -> list[Any]:
         runs = flow_runs("score/new-model")
         return [run for run in runs if set(run.parameters["model"]) == {"d", "e"}]
 
-    assert ended(eventually(scored, ended, 60)) == ["Completed"], (served / "serve.log").read_text()
+    assert ended(eventually(scored, ended, 150)) == ["Completed"], (
+        served / "serve.log"
+    ).read_text()
 
     deployment = ask(guarded, "GET", "/deployments/name/iris/over-http").json()["id"]
     body = {"parameters": {"csv": run.parameters["csv"]}}
@@ -191,7 +193,7 @@ def test_a_file_starts_a_run_whose_model_starts_the_next_and_all_reports_arrive(
         return {run["name"]: run["state_name"] for run in found}
 
     reused = {"read": "Cached", "fit": "Cached"}
-    assert eventually(states, reused.__eq__, 60) == reused
+    assert eventually(states, reused.__eq__, 150) == reused
 
 
 def ask(
@@ -232,10 +234,10 @@ def test_what_cannot_be_run_is_refused_and_says_why(guarded: Server, served: Pat
 
 
 def test_without_the_password_nothing_can_be_read(guarded: Server) -> None:
-    paths = httpx.get(f"{guarded.url}/openapi.json").json()["paths"]
+    paths = httpx.get(f"{guarded.url}/openapi.json", timeout=60).json()["paths"]
     open_to_all = {"/health", "/ready"}
     assert len(paths) > 100
-    with httpx.Client(base_url=guarded.api_url, headers=JSON) as client:
+    with httpx.Client(base_url=guarded.api_url, headers=JSON, timeout=60) as client:
         for path, methods in paths.items():
             if path in open_to_all:
                 continue
@@ -254,12 +256,12 @@ def test_nor_can_events(guarded: Server, password: str | None) -> None:
 
     with (
         temporary_settings({PREFECT_API_AUTH_STRING: password}),
-        pytest.raises(httpx.HTTPStatusError, match="401"),
+        pytest.raises(Exception, match="401|Unable to authenticate"),
     ):
         asyncio.run(listen())
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 @pytest.mark.parametrize("how", ["by-cron", "by-interval"])
 def test_schedules_fire(guarded: Server, served: Path, how: str) -> None:
     def over() -> list[Any]:
