@@ -256,7 +256,7 @@ def test_nor_can_events(guarded: Server, password: str | None) -> None:
 
     with (
         temporary_settings({PREFECT_API_AUTH_STRING: password}),
-        pytest.raises(Exception, match="401|Unable to authenticate"),
+        pytest.raises(Exception, match=r"401|Unable to authenticate"),
     ):
         asyncio.run(listen())
 
