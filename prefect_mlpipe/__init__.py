@@ -10,6 +10,7 @@ from prefect_mlpipe.errors import MlpipeError
 
 if _typing.TYPE_CHECKING:
     from prefect_mlpipe.core.files import File, Folder
+    from prefect_mlpipe.deploy.completion_trigger import CompletionTrigger
     from prefect_mlpipe.deploy.triggers import DataChangeTrigger
     from prefect_mlpipe.engine.step_code import EnvVar
     from prefect_mlpipe.pipeline_options import RunOptions
@@ -25,6 +26,7 @@ if _typing.TYPE_CHECKING:
 # none, answers at once. What is called like its module (`current`) cannot wait: the module would
 # stand in its place.
 _LATER = {
+    "CompletionTrigger": "deploy.completion_trigger",
     "DataChangeTrigger": "deploy.triggers",
     "EnvVar": "engine.step_code",
     "File": "core.files",
@@ -45,6 +47,7 @@ _LATER = {
 }
 
 __all__ = [
+    "CompletionTrigger",
     "Current",
     "DataChangeTrigger",
     "EnvVar",

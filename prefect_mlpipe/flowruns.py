@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import multiprocessing
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,8 +37,9 @@ from prefect_mlpipe.entries import Entries
 from prefect_mlpipe.errors import ComputeError, InvalidPipeline, RunCancelled
 from prefect_mlpipe.keeping import RunInfo
 from prefect_mlpipe.reporting.api import ensure_api
-from prefect_mlpipe.reporting.artifacts import create_summary
+from prefect_mlpipe.reporting.artifacts import artifact_key, create_summary
 from prefect_mlpipe.reporting.map_progress import MapCount, ProgressArtifacts
+from prefect_mlpipe.reporting.posting import ended_task_runs
 from prefect_mlpipe.reporting.summary import StepRow, cost_text, counts_text
 from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
 from prefect_mlpipe.reporting.terminal import Progress, say, summary_text
@@ -103,8 +103,18 @@ def refuse_spawning(pipeline: str) -> None:
         )
 
 
-def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a pipeline inside its flow run; return references to its values."""
+def run_in_flow(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    completed: Sequence[Callable[[RunInfo, Returned], None]],
+) -> Any:
+    """Run a pipeline inside its flow run; return references to its values.
+
+    Args:
+        args: parameters by position.
+        kwargs: parameters by name.
+        completed: are called when all has come to a good end, and nothing was left out.
+    """
     context = FlowRunContext.get()
     assert context is not None, "Prefect runs this inside a flow run"
     # Started over the API it has only the parameters that were given: defaults are filled in, and
@@ -114,7 +124,11 @@ def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     token = _call.set(None)  # a pipeline that a step calls has no caller of ours
     try:
         keep_logs()
-        value, returned = _conduct(context, arguments, loading=call is not None)
+        info = _info(context, arguments)
+        value, returned = _conduct(context, info, loading=call is not None)
+        if not context.flow.selection(arguments).targets:  # type: ignore[union-attr]
+            for call_back in completed:
+                call_back(info, returned)
     except StoppedByPrefect as cancelled:
         return Cancelled(message=str(cancelled))
     finally:
@@ -124,24 +138,29 @@ def run_in_flow(body: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     return returned
 
 
-def _conduct(
-    context: FlowRunContext, arguments: dict[str, Any], *, loading: bool
-) -> tuple[Any, Returned]:
+def _info(context: FlowRunContext, arguments: dict[str, Any]) -> RunInfo:
+    assert context.flow is not None
+    assert context.flow_run is not None
+    return RunInfo(
+        str(context.flow_run.id),
+        context.flow_run.name,
+        context.flow.name,
+        arguments,
+        context.flow_run.parameters,
+    )
+
+
+def _conduct(context: FlowRunContext, info: RunInfo, *, loading: bool) -> tuple[Any, Returned]:
     assert context.flow_run is not None
     pipeline: Any = context.flow
+    arguments = info.parameters
     computes, named = pipeline.computes()
     store = pipeline.open_store()
     reporter = FlowReporter(context.flow_run.id, pipeline.name)
     conduct = Conduct(
         pipeline,
         arguments,
-        RunInfo(
-            str(context.flow_run.id),
-            context.flow_run.name,
-            pipeline.name,
-            arguments,
-            context.flow_run.parameters,
-        ),
+        info,
         store,
         RoutingRunner(context, computes, reporter.closing, store),
         reporter,
@@ -301,6 +320,8 @@ class FlowReporter:
         """Say what the run did: on the terminal, and on a page in Prefect."""
         self._orderly = document["state"] in ("completed", "failed")
         self._progress.__exit__(None, None, None)
+        if self._watch.lost_sight:
+            self._report_unseen()
         if self._reused > LOGGED_REUSES:
             self._logger.info("… and %d more reused", self._reused - LOGGED_REUSES)
         rows = summary_rows(document)
@@ -310,7 +331,18 @@ class FlowReporter:
         if self._settings.progress:
             say(summary_text(name, rows, seconds, cost))
         title = f"{name}: {document['state']}"
-        create_summary(rows, title, f"Run {document['name']}", key=_artifact_key(name), cost=cost)
+        create_summary(rows, title, f"Run {document['name']}", key=artifact_key(name), cost=cost)
+
+    def _report_unseen(self) -> None:
+        """Report what Prefect's engine told of while nobody listened."""
+        runs = self._engine.all_runs() if self._engine is not None else ()
+        told = {
+            run.task_run_id: run
+            for run in runs
+            if run.task_run_id is not None and run.state in ("ran", "failed", "cancelled")
+        }
+        for task_run_id in told.keys() - ended_task_runs(list(told)):
+            self._report(told[task_run_id], *_state(told[task_run_id]), again=True)
 
     def close(self) -> None:
         """Send what is left."""
@@ -353,10 +385,6 @@ def _row(entry: Mapping[str, Any]) -> StepRow:
     return StepRow(
         entry["name"], state, why, 0.0 if reused else seconds, size, seconds if reused else 0.0
     )
-
-
-def _artifact_key(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"mlpipe-{name}".lower()).strip("-")
 
 
 def _state(run: StepRun) -> tuple[str, str]:

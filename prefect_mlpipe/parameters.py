@@ -18,7 +18,7 @@ import os
 import pathlib
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from pydantic_core import to_jsonable_python
 from prefect_mlpipe.core.formats.base import Unstorable
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.engine.calls import load
 from prefect_mlpipe.errors import InvalidParameters, StoreError
 from prefect_mlpipe.replays import path_of
 
@@ -69,7 +70,7 @@ def show(name: str, value: Any, store: Callable[[], Store]) -> Any:
     """
     if isinstance(value, os.PathLike):
         return str(value)
-    if _is_plain(value) and _size(value) <= LIMIT_BYTES:
+    if _is_short(value):
         return _masked(value)
     if _has_secret(value):
         return HIDDEN
@@ -81,10 +82,40 @@ def show(name: str, value: Any, store: Callable[[], Store]) -> Any:
             {"at": f"{name}{error.path}", "type": error.type, "because": error.why},
             "Pass plain data; make what cannot be stored in a step. Nothing ran.",
         ) from error
-    store().parameters.write(stored.checksum, {"value": stored.to_json()})
+    return _reference(stored, store())
+
+
+def refer(name: str, returned: Any, store: Store) -> Any:
+    """Return what a pipeline returned as `show` would: what is stored already by its reference.
+
+    Args:
+        name: for errors.
+        returned: with references for what is stored, as in `conduct.Returned`.
+        store: where that is.
+
+    Raises:
+        InvalidParameters: it cannot be stored.
+        InputLost: a value that has to be loaded for it is gone or damaged.
+    """
+    if type(returned) is StoredValue and returned.inline is None:
+        return _reference(returned, store)
+    return show(name, load(returned, store), lambda: store)
+
+
+def _reference(stored: StoredValue, store: Store) -> dict[str, Any]:
+    store.parameters.write(stored.checksum, {"value": stored.to_json()})
     reference = {_MARK: stored.type, "value": stored.to_json()}
-    signature = store().signature(stored)
+    signature = store.signature(stored)
     return reference if signature is None else {**reference, "signature": signature}
+
+
+def as_plain(value: Any) -> Any:
+    """Return a value as plain JSON without secrets; `None` if it is long or has none."""
+    if not _is_short(value):
+        return None
+    return orjson.loads(
+        orjson.dumps(_masked(value), default=_as_json, option=orjson.OPT_NON_STR_KEYS)
+    )
 
 
 def kept(
@@ -144,21 +175,54 @@ def restore(parameters: Mapping[str, Any], store: Callable[[], Store]) -> dict[s
     }
 
 
+_REFERENCE_SCHEMA = {
+    "type": "object",
+    "title": "A stored value",
+    "properties": {_MARK: {"type": "string"}, "value": {"type": "array"}},
+    "required": [_MARK, "value"],
+}
+
+
 class _ClosedSchema(ParameterSchema):
     """The schema of parameters that refuses unknown names, so that the API does."""
 
     additionalProperties: bool = False
 
 
-def close_schema(deployment: RunnerDeployment) -> RunnerDeployment:
-    """Have the API refuse runs of a deployment with parameters that the pipeline does not have."""
-    deployment._parameter_openapi_schema = closed(deployment._parameter_openapi_schema)
+def close_schema(deployment: RunnerDeployment, taken: Iterable[str] = ()) -> RunnerDeployment:
+    """Have the API refuse runs of a deployment with parameters that the pipeline does not have.
+
+    Args:
+        deployment: is changed.
+        taken: parameters that may come as references to stored values, whatever their type.
+    """
+    schema = deployment._parameter_openapi_schema.model_dump()
+    deployment._parameter_openapi_schema = _ClosedSchema(**closed(schema, taken))
     return deployment
 
 
-def closed(schema: ParameterSchema) -> ParameterSchema:
-    """Return a schema of parameters that refuses unknown names."""
-    return _ClosedSchema(**schema.model_dump(), additionalProperties=False)
+def closed(schema: Mapping[str, Any], taken: Iterable[str] = ()) -> dict[str, Any]:
+    """Return a schema of parameters that refuses unknown names; see `close_schema`."""
+    fields = dict(schema.get("properties", {}))
+    for name in taken:
+        if name in fields:
+            fields[name] = _or_reference(fields[name])
+    return {**schema, "properties": fields, "additionalProperties": False}
+
+
+def taken_in(schema: Mapping[str, Any]) -> list[str]:
+    """Return the parameters that a closed schema lets come as references."""
+    fields: Mapping[str, Mapping[str, Any]] = schema.get("properties", {})
+    return [name for name, field in fields.items() if _REFERENCE_SCHEMA in field.get("anyOf", ())]
+
+
+_OF_THE_FIELD = ("title", "description", "position", "default")
+
+
+def _or_reference(schema: Mapping[str, Any]) -> dict[str, Any]:
+    field = {word: schema[word] for word in _OF_THE_FIELD if word in schema}
+    content = {word: said for word, said in schema.items() if word not in field}
+    return {**field, "anyOf": [content, _REFERENCE_SCHEMA]} if content else field
 
 
 def _loaded(name: str, reference: Mapping[str, Any], store: Callable[[], Store]) -> Any:
@@ -176,6 +240,10 @@ def _loaded(name: str, reference: Mapping[str, Any], store: Callable[[], Store])
             {"problem": str(error).partition("\n")[0], "store": store().url},
             "Use the store of the run that the reference comes from, or pass the value.",
         ) from error
+
+
+def _is_short(value: Any) -> bool:
+    return _is_plain(value) and _size(value) <= LIMIT_BYTES
 
 
 def _is_plain(value: Any) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from prefect.flows import Flow
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prefect_mlpipe.compute.targets import Target
 from prefect_mlpipe.core.store import Store
@@ -36,18 +36,19 @@ class RunOptions(BaseModel):
     """What one run may be asked besides its parameters; shown in the form of the Prefect UI.
 
     Declare `run: RunOptions = RunOptions()` as a parameter of a pipeline to have it.
-
-    Attributes:
-        refresh: steps or groups that run although they could be reused; true for all.
-        targets: steps or groups that are wanted, with what they need; empty for all.
-        failures: what happens to the rest when a step fails.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    refresh: bool | list[str] = []
-    targets: list[str] = []
-    failures: Failures | None = None
+    refresh: bool | list[str] = Field(
+        [], description="Steps or groups that run although they could be reused; true for all."
+    )
+    targets: list[str] = Field(
+        [], description="Steps or groups that are wanted, with what they need; empty for all."
+    )
+    failures: Failures | None = Field(
+        None, description="What happens to the rest when a step fails."
+    )
 
 
 class PipelineOptions(BaseModel):

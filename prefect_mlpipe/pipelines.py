@@ -294,7 +294,9 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
         if self.frozen is not None:
             deployment.storage = self.frozen
             deployment.entrypoint = self.frozen.entrypoint
-        return close_schema(deployment)
+        from prefect_mlpipe.deploy.completion_trigger import taken_parameters
+
+        return close_schema(deployment, taken_parameters(deployment.triggers))
 
     async def _made_later(self, deployment: Any) -> RunnerDeployment:
         return self._made(await deployment)
@@ -407,9 +409,11 @@ def _runner(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Callab
 
     @functools.wraps(body)
     def run_pipeline(*args: Any, **kwargs: Any) -> Any:
+        from prefect_mlpipe.deploy.completing import tell_completion
+        from prefect_mlpipe.deploy.outputs import show_outputs
         from prefect_mlpipe.flowruns import run_in_flow
 
-        return run_in_flow(body, args, kwargs)
+        return run_in_flow(args, kwargs, (show_outputs, tell_completion))
 
     # Prefect and pydantic would look up spelled annotations in this module, not in the body's.
     types = resolve_annotations(body, scope)

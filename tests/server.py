@@ -39,12 +39,12 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 
 @contextmanager
-def running_server(home: Path) -> Iterator[Server]:
+def running_server(home: Path, port: int | None = None) -> Iterator[Server]:
     """A server with a database of its own on a free port, with the recorder settings we advise."""
-    port = free_port()
+    port = port or free_port()
     server = Server(f"http://127.0.0.1:{port}", home, home / "server.log")
     where = ["--host", "127.0.0.1", "--port", str(port)]
-    with server.log.open("wb") as log:
+    with server.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", *where],
             env=_server_environment(server),

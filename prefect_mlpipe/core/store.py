@@ -19,7 +19,8 @@ Knows nothing of Prefect, of what a key is made of, or of when a record is good 
     pins/digits/1767225600000-<id>.json        which runs are to stay, whatever is pruned
     parameters/<checksum>.json                 a parameter that Prefect has only by reference
     active/<id>.json                           what a run in progress has reused
-    watches/<name>.json                        what a watcher of data has seen
+    watches/<name>.json                        what a watcher of data has seen, or a completion
+                                               trigger has taken
     leases/41d0a2…, leases/holders/<token>     which run computes a key just now, and that it lives
 
 All but values, keys of packs, segments and leases are sealed documents (`core.storing.seals`).
@@ -110,7 +111,7 @@ class Store:
         versions: frozen versions of pipelines.
         codes: what is kept of code, by digest.
         latest: the latest manifest of a function.
-        watches: what watchers of data have seen.
+        watches: what watchers of data have seen, and completion triggers have taken.
         parameters: references to parameters that Prefect has not but by reference.
         packs: records that lie together.
         segments: copies of records, for reruns on a remote store.
@@ -232,6 +233,10 @@ class Store:
         It is read-only and belongs to the store. Open it, but do not change it.
         """
         return self._values.local_path(value)
+
+    def url_of(self, value: StoredValue) -> str | None:
+        """The URL of its file or folder in this store; `None` for an inline value."""
+        return None if value.inline is not None else f"{self.url}/{self._values.name(value)}"
 
     # --- the place itself ------------------------------------------------------------------------
 

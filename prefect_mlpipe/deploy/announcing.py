@@ -1,6 +1,6 @@
 """Tell Prefect what changed, so that it is on record there: once, however often it is told.
 
-Knows events and Prefect's API. Knows nothing of places and of what was seen.
+Knows events and Prefect's API. Knows nothing of places, outputs, and what was seen or taken.
 
 Prefect's own `emit_event` hands an event to a queue in memory and says nothing when it gets lost.
 Here an event counts as told when the API has it on record; until then it is sent again under the
@@ -43,18 +43,21 @@ def announce(watch: Watch, told: Sequence[Mapping[str, Any]]) -> None:
         PrefectUnavailable: the API did not put all of them on record.
         Exception: whatever Prefect's client raises for an API that does not answer.
     """
-    for some in _portions(told, FLIGHT):
-        events = {UUID(one["id"]): one["payload"] for one in some}
-        missing = events.keys() - _recorded(events)
+    labels = watch.labels()
+    put_on_record(
+        Event(id=UUID(one["id"]), event=EVENT, resource=labels, payload=dict(one["payload"]))
+        for one in told
+    )
+
+
+def put_on_record(events: Iterable[Event]) -> None:
+    """Get events on record in Prefect, as `announce` does."""
+    for some in _portions(events, FLIGHT):
+        missing = {event.id for event in some}
+        missing -= _recorded(missing)
         if missing:
-            run_coro_as_sync(
-                _send([_event(watch, id, events[id]) for id in events if id in missing])
-            )
+            run_coro_as_sync(_send([event for event in some if event.id in missing]))
             _wait(missing)
-
-
-def _event(watch: Watch, id: UUID, payload: dict[str, Any]) -> Event:
-    return Event(id=id, event=EVENT, resource=watch.labels(), payload=payload)
 
 
 async def _send(events: Sequence[Event]) -> None:
@@ -68,9 +71,9 @@ def _wait(ids: set[UUID]) -> None:
     while missing := ids - _recorded(ids):
         if time.monotonic() > deadline:
             raise PrefectUnavailable(
-                "The Prefect API took events of changed data and did not put them on record.",
+                "The Prefect API took events and did not put them on record.",
                 {"events": len(missing), "waited": f"{RECORDED_S:.0f} s"},
-                "They are sent again at the next look; the server's log says what is wrong.",
+                "They are sent again later; the server's log says what is wrong.",
             )
         time.sleep(POLL_S)
 

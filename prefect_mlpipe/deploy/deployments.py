@@ -21,7 +21,7 @@ from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.deploy.defaults import absolute_parameters
 from prefect_mlpipe.deploy.freezing import freeze
 from prefect_mlpipe.deploy.frozen import RESTORE, FrozenCode
-from prefect_mlpipe.parameters import closed
+from prefect_mlpipe.parameters import closed, taken_in
 
 if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
@@ -51,7 +51,7 @@ def frozen_for(pipeline: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str
     parameters = absolute_parameters(pipeline, options.get("parameters") or {})
     given = {name: parameters[name] for name in options.get("parameters") or {}}
     document["defaults"] = {n: value for n, value in parameters.items() if n not in given}
-    document["schema"] = closed(parameter_schema(pipeline)).model_dump(exclude_unset=True)
+    document["schema"] = closed(parameter_schema(pipeline).model_dump(exclude_unset=True))
     store.versions.write(pipeline.name, document["name"], document)
     made = copy.copy(pipeline)
     made.frozen = FrozenCode(pipeline.name, document["name"], document["entrypoint"], _url(store))
@@ -76,6 +76,7 @@ def move_deployments(store: Store, pipeline: str, version: str) -> None:
     with get_client(sync_client=True) as client:
         for deployment in _ours(client, pipeline):
             present = store.versions.read(pipeline, deployment.version or "") or {}
+            taken = taken_in(deployment.parameter_openapi_schema or {})
             code = FrozenCode(pipeline, version, target["entrypoint"], _store_of(deployment))
             client.update_deployment(
                 deployment.id,
@@ -84,7 +85,7 @@ def move_deployments(store: Store, pipeline: str, version: str) -> None:
                     entrypoint=code.entrypoint,
                     pull_steps=[code.to_pull_step()],
                     parameters=_parameters(deployment.parameters, present, target),
-                    parameter_openapi_schema=target["schema"],
+                    parameter_openapi_schema=closed(target["schema"], taken),
                 ),
             )
 

@@ -23,6 +23,7 @@ from prefect.events import DeploymentEventTrigger, ResourceSpecification
 from pydantic import Field, PrivateAttr
 
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.deploy.completion_trigger import CompletionTrigger
 from prefect_mlpipe.deploy.watches import EVENT, Pattern, Per, Seconds, Uri, Watch, as_uri
 from prefect_mlpipe.errors import InvalidPipeline
 
@@ -198,13 +199,13 @@ class DataChangeTrigger(DeploymentEventTrigger):
 def bound_triggers(
     pipeline: Flow[..., Any], store: Callable[[], Store], given: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return options of a deployment with their data triggers bound to its pipeline."""
+    """Return options of a deployment with the triggers of ours bound to its pipeline."""
     if not given.get("triggers"):
         return given
     schema = pipeline.parameters.properties
     triggers = [
         one.for_pipeline(pipeline.name, store(), schema)
-        if isinstance(one, DataChangeTrigger)
+        if isinstance(one, DataChangeTrigger | CompletionTrigger)
         else one
         for one in given["triggers"]
     ]

@@ -59,12 +59,26 @@ Uri = Annotated[str, BeforeValidator(as_uri), Field(min_length=1), AfterValidato
 Pattern = Annotated[str, AfterValidator(_matches_itself)]
 
 
+Asked = tuple[tuple[str, str], ...]
+
+
+def plain_labels(labels: Mapping[str, str | Sequence[str]]) -> dict[str, str]:
+    """Labels that an automation waits for, which may stand in lists."""
+    return {label: value if isinstance(value, str) else value[0] for label, value in labels.items()}
+
+
+def otherwise(asked: Mapping[str, str], ours: Mapping[str, str]) -> Asked:
+    """The labels that are spelled otherwise than we would, as `300` for `300.0`."""
+    return tuple((label, value) for label, value in asked.items() if ours.get(label) != value)
+
+
 class Watch(BaseModel):
     """A place to watch; see `DataChangeTrigger` for what each word means.
 
     Attributes:
         name: its identity: what was seen is kept under it.
         store: URL of the store where what was seen is kept; default: that of the watcher.
+        asked: its labels as somebody has spelled them, where that is not how we do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,12 +92,13 @@ class Watch(BaseModel):
     per: Per = "run"
     on_delete: bool = False
     store: str | None = None
+    asked: Asked = ()
 
     def labels(self) -> dict[str, str]:
-        """The labels of its events' resource."""
-        said = self.model_dump(mode="json", exclude={"name"}, exclude_none=True)
+        """The labels of its events' resource: those that an automation waits for, to the letter."""
+        said = self.model_dump(mode="json", exclude={"name", "asked"}, exclude_none=True)
         plain = {f"{LABEL}{word}": str(value) for word, value in said.items()}
-        return {RESOURCE_ID: f"{RESOURCE}{self.name}", **plain}
+        return {RESOURCE_ID: f"{RESOURCE}{self.name}", **plain, **dict(self.asked)}
 
     @classmethod
     def from_labels(cls, labels: Mapping[str, str | Sequence[str]]) -> Watch:
@@ -92,9 +107,8 @@ class Watch(BaseModel):
         Raises:
             pydantic.ValidationError: a label is missing, unknown or has an impossible value.
         """
-        plain = {
-            label: value if isinstance(value, str) else value[0] for label, value in labels.items()
-        }
-        name = plain.pop(RESOURCE_ID, "").removeprefix(RESOURCE)
+        plain = plain_labels(labels)
         said = {label.removeprefix(LABEL): value for label, value in plain.items()}
-        return cls.model_validate({"name": name, **said})
+        name = said.pop(RESOURCE_ID, "").removeprefix(RESOURCE)
+        watch = cls.model_validate({"name": name, **said})
+        return watch.model_copy(update={"asked": otherwise(plain, watch.labels())})

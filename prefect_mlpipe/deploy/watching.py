@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.deploy.announcing import announce
+from prefect_mlpipe.deploy.listing import KNOWN_S, listed
 from prefect_mlpipe.deploy.places import place_of
 from prefect_mlpipe.deploy.waking import Waker
 from prefect_mlpipe.deploy.watcher import Watcher
@@ -37,9 +38,7 @@ from prefect_mlpipe.stores import open_store
 
 logger = get_logger("mlpipe")
 
-KNOWN_S = 6.0  # until all processes of a server know a new automation: they look every 5 s
 REFRESH_S = 30.0
-PAGE = 200
 
 _threads: dict[str, WatchThread] = {}
 _lock = threading.Lock()
@@ -198,7 +197,7 @@ def requested() -> list[Watch]:
     """What the automations of the server wait for, if no serving process watches it."""
     return [
         watch
-        for automation in _automations()
+        for automation in map(Automation.model_validate, _waiting())
         for watch in _asked(automation)
         if not any(_is_served(id) for id in _deployments(automation))
     ]
@@ -233,19 +232,13 @@ def _is_served(deployment_id: UUID) -> bool:
             return False
 
 
-def _automations() -> Iterator[Automation]:
-    with get_client(sync_client=True) as client:
-        offset = 0
-        while page := client.read_automations(limit=PAGE, offset=offset):
-            yield from page
-            offset += len(page)
+def _waiting() -> Iterator[Mapping[str, Any]]:
+    return (automation.content for automation in listed() if automation.expects(EVENT))
 
 
 def _asked(automation: Automation) -> Iterator[Watch]:
     trigger = automation.trigger
-    if not automation.enabled or not isinstance(trigger, EventTrigger):
-        return
-    if EVENT not in trigger.expect:
+    if not isinstance(trigger, EventTrigger):
         return
     try:
         yield Watch.from_labels(dict(trigger.match.items()))

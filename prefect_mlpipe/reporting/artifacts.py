@@ -1,14 +1,16 @@
-"""A page in Prefect that says what a run did.
+"""Pages in Prefect that say what a run did and what it returned.
 
-Knows Prefect's artifacts. Knows nothing of how the page is worded (`reporting.summary`).
+Knows Prefect's artifacts. Knows nothing of how the summary is worded (`reporting.summary`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import httpx
+import orjson
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.context import FlowRunContext
@@ -37,14 +39,33 @@ def create_summary(
         key: lower-case letters, digits and dashes; pages of one key are versions of one artifact.
         cost: what the run cost, by `cost_text`.
     """
+    data = markdown(rows, plain(title), cost)
+    return _create("markdown", data, key, description, "The summary")
+
+
+def create_outputs(
+    rows: Sequence[Mapping[str, object]], description: str = "", *, key: str | None = None
+) -> UUID | None:
+    """Attach a table of what a pipeline returned to the flow run that goes on.
+
+    Args:
+        rows: one for each value, plain JSON.
+        description: what lists of artifacts show.
+        key: as for `create_summary`.
+    """
+    data = orjson.dumps(list(rows)).decode()
+    return _create("table", data, key, description, "The outputs")
+
+
+def _create(kind: str, data: str, key: str | None, description: str, what: str) -> UUID | None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
-        raise RuntimeError("A summary belongs to a flow run, and none goes on here.")
+        raise RuntimeError(f"{what} belong to a flow run, and none goes on here.")
     page = ArtifactCreate(
         key=key,
-        type="markdown",
+        type=kind,
         description=plain(description) or None,
-        data=markdown(rows, plain(title), cost),
+        data=data,
         flow_run_id=context.flow_run.id,
     )
     try:
@@ -52,5 +73,10 @@ def create_summary(
         with get_client(sync_client=True) as client:
             return client.create_artifact(page).id
     except httpx.HTTPError as error:
-        get_run_logger().warning("The summary could not be shown in Prefect: %s", error)
+        get_run_logger().warning("%s could not be shown in Prefect: %s", what, error)
         return None
+
+
+def artifact_key(name: str, what: str = "") -> str:
+    """The key of a pipeline's page: one artifact with a version for each run."""
+    return re.sub(r"[^a-z0-9]+", "-", f"mlpipe-{name} {what}".lower()).strip("-")

@@ -62,6 +62,10 @@ class RunWatch:
     Trouble with the API is logged at DEBUG and the thread goes on: a server that restarts costs
     neither the run nor the watch.
 
+    Attributes:
+        lost_sight: whether the API did not answer once. Prefect's own events of that time may be
+            lost: the thread that sends them gives up, with all that waits.
+
     Args:
         flow_run_id: the flow run.
         on_cancel: called once, on the watch's thread, when the run is being cancelled.
@@ -88,6 +92,7 @@ class RunWatch:
         self._poll_s = poll_s
         self._heartbeat_s = heartbeat_s or _heartbeat_s.get(HEARTBEAT_S)
         self._logger = get_logger("mlpipe")
+        self.lost_sight = False
         self._closed = threading.Event()
         # the context has the settings: a thread without them would start a server of its own
         self._thread = threading.Thread(
@@ -139,6 +144,7 @@ class RunWatch:
             if answer["state_type"] not in _CANCELLED or self._closed.is_set():
                 return False
         except Exception:  # the next look may succeed; trouble with the API never ends a run
+            self.lost_sight = True
             self._logger.debug("The state of the flow run could not be read", exc_info=True)
             return False
         try:

@@ -39,13 +39,22 @@ def read(csv: File) -> str:
 def inbox(csv: File = File("none.csv")) -> str:
     return read(csv)
 
+@pipeline
+def burst(paths: list[str] | None = None) -> None:
+    pass
+
 TRIGGER = DataChangeTrigger("raw", every=0.5, settle=0.5, per="file", parameter="csv")
+BURST = DataChangeTrigger("raw", every=0.5, settle=2, parameter="paths")
 
 if __name__ == "__main__":
     if HOW == "serve":
         inbox.serve(HOW, triggers=[TRIGGER])
     else:
-        serve(inbox.to_deployment(HOW, triggers=[TRIGGER]))
+        serve(
+            inbox.to_deployment(HOW, triggers=[TRIGGER]),
+            burst.to_deployment(HOW, triggers=[BURST]),
+            limit=1,
+        )
 """
 
 
@@ -131,15 +140,26 @@ def test_a_dropped_file_starts_one_run_a_touched_one_none_and_a_restart_repeats_
         runs = eventually(lambda: flow_runs("inbox/serve"), lambda runs: len(runs) > 1)
         assert told(runs) == ["first.csv", "second.csv"]
 
+    with serving(tmp_path, "serve"):
+        (raw / "third.csv").write_text("dropped after another restart, which repeated nothing")
+        runs = eventually(lambda: flow_runs("inbox/serve"), lambda runs: len(runs) > 2)
+        assert told(runs) == ["first.csv", "second.csv", "third.csv"]
+
 
 @pytest.mark.timeout(180)
-def test_prefects_own_serve_watches_too(api: Server, tmp_path: Path) -> None:
+def test_prefects_own_serve_watches_too_and_ten_files_in_a_burst_start_one_run(
+    api: Server, tmp_path: Path
+) -> None:
     (tmp_path / "raw").mkdir()
     with serving(tmp_path, "prefect"):
-        assert eventually(lambda: watched(tmp_path / "store"), len)
-        (tmp_path / "raw" / "first.csv").write_text("first")
-        runs = eventually(lambda: flow_runs("inbox/prefect"), len)
-        assert told(runs) == ["first.csv"]
+        assert eventually(lambda: watched(tmp_path / "store"), lambda seen: len(seen) == 2)
+        for number in range(10):
+            (tmp_path / "raw" / f"{number}.csv").write_text(str(number))
+        by_file = eventually(lambda: flow_runs("inbox/prefect"), lambda runs: len(runs) == 10)
+        assert told(by_file) == [f"{number}.csv" for number in range(10)]
+        [burst] = eventually(lambda: flow_runs("burst/prefect"), len)
+        paths = [str(tmp_path / "raw" / f"{number}.csv") for number in range(10)]
+        assert burst.parameters == {"paths": paths}
 
 
 @pytest.fixture

@@ -67,6 +67,18 @@ def test_labels_say_all_of_a_watch_and_match_themselves(options: dict[str, Any])
     assert not match.matches(Resource.model_validate(other.labels()))
 
 
+def test_events_carry_the_labels_as_somebody_has_spelled_them() -> None:
+    asked = {
+        "prefect.resource.id": "prefect-mlpipe.data.raw",
+        "prefect-mlpipe.uri": "s3://raw/digits/",
+        "prefect-mlpipe.every": "300",
+        "prefect-mlpipe.recursive": "false",
+    }
+    match = ResourceSpecification.model_validate(asked)
+    understood = Watch.from_labels(dict(match.items()))
+    assert match.matches(Resource.model_validate(understood.labels()))
+
+
 def test_labels_that_nobody_knows_are_refused() -> None:
     with pytest.raises(ValidationError, match="patern"):
         Watch.from_labels({"prefect-mlpipe.uri": "raw", "prefect-mlpipe.patern": "*.csv"})
