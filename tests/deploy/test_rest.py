@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ from prefect.settings import (
 )
 
 from tests.deploy.test_serving import ended, eventually, flow_runs
-from tests.server import Server, running_server
+from tests.server import Server, ask, running_server
 from tests.test_readme import marked
 
 AUTH = "admin:for the tests"
 JSON = {"content-type": "application/json"}
+
+allowed = partial(ask, password=AUTH)
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 SCRIPT = """
@@ -182,35 +185,23 @@ def test_a_file_starts_a_run_whose_model_starts_the_next_and_all_reports_arrive(
         served / "serve.log"
     ).read_text()
 
-    deployment = ask(guarded, "GET", "/deployments/name/iris/over-http").json()["id"]
+    deployment = allowed(guarded, "GET", "/deployments/name/iris/over-http").json()["id"]
     body = {"parameters": {"csv": run.parameters["csv"]}}
-    made = ask(guarded, "POST", f"/deployments/{deployment}/create_flow_run", body)
+    made = allowed(guarded, "POST", f"/deployments/{deployment}/create_flow_run", body)
     assert made.status_code == 201, made.text
 
     def states() -> dict[str, str]:
         asked = {"flow_runs": {"id": {"any_": [made.json()["id"]]}}}
-        found = ask(guarded, "POST", "/task_runs/filter", asked).json()
+        found = allowed(guarded, "POST", "/task_runs/filter", asked).json()
         return {run["name"]: run["state_name"] for run in found}
 
     reused = {"read": "Cached", "fit": "Cached"}
     assert eventually(states, reused.__eq__, 150) == reused
 
 
-def ask(
-    server: Server, method: str, path: str, body: Any = None, password: str | None = AUTH
-) -> httpx.Response:
-    """One request, and again as long as the server says that it is busy."""
-
-    def answer() -> httpx.Response:
-        auth = httpx.BasicAuth(*password.split(":")) if password else None
-        return httpx.request(method, server.api_url + path, json=body, auth=auth, timeout=60)
-
-    return eventually(answer, lambda answer: answer.status_code != 503, 60)
-
-
 def test_what_cannot_be_run_is_refused_and_says_why(guarded: Server, served: Path) -> None:
     def by_name() -> httpx.Response:
-        return ask(guarded, "GET", "/deployments/name/iris/over-http")
+        return allowed(guarded, "GET", "/deployments/name/iris/over-http")
 
     found = eventually(by_name, lambda answer: answer.status_code == 200, 60)
     path = f"/deployments/{found.json()['id']}/create_flow_run"
@@ -219,13 +210,13 @@ def test_what_cannot_be_run_is_refused_and_says_why(guarded: Server, served: Pat
         ({"parameters": {"depth": "deep"}}, "depth"),
         ({"parameters": {"csv": 5}}, "csv"),
     ]:
-        answer = ask(guarded, "POST", path, wrong)
+        answer = allowed(guarded, "POST", path, wrong)
         assert answer.status_code == 409
         assert why in answer.json()["detail"]
     nowhere = "/deployments/00000000-0000-0000-0000-000000000000/create_flow_run"
     for missing in (
-        ask(guarded, "POST", nowhere, {}),
-        ask(guarded, "GET", "/deployments/name/iris/nosuch"),
+        allowed(guarded, "POST", nowhere, {}),
+        allowed(guarded, "GET", "/deployments/name/iris/nosuch"),
     ):
         assert (missing.status_code, missing.json()["detail"]) == (404, "Deployment not found")
     for password in (None, "admin:guessed"):

@@ -7,13 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from tests.deploy.test_serving import eventually
-from tests.server import Server, free_port, running_server
+from tests.server import ask, free_port, running_server
 
 WITHIN_S = 90
 
@@ -46,10 +44,6 @@ if __name__ == "__main__":
 """
 
 
-def ask(server: Server, path: str, body: dict[str, Any]) -> Any:
-    return httpx.post(server.api_url + path, json=body, timeout=60).json()
-
-
 @pytest.mark.timeout(300)
 def test_a_run_outlives_a_restart_of_the_server_and_all_its_task_runs_arrive(
     tmp_path: Path,
@@ -77,11 +71,11 @@ def test_a_run_outlives_a_restart_of_the_server_and_all_its_task_runs_arrive(
         with running_server(tmp_path / "server", port) as server:
             (tmp_path / "two may end").touch()
             assert script.wait(WITHIN_S) == 0, (tmp_path / "log").read_text()
-            [run] = ask(server, "/flow_runs/filter", {})
+            [run] = ask(server, "POST", "/flow_runs/filter", {}).json()
             assert run["state_name"] == "Completed"
 
             def states() -> dict[str, str]:
-                found = ask(server, "/task_runs/filter", {})
+                found = ask(server, "POST", "/task_runs/filter", {}).json()
                 return {one["name"]: one["state_name"] for one in found}
 
             all_of_them: Callable[[dict[str, str]], object] = lambda found: (  # noqa: E731

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from prefect_mlpipe import File, Pipeline, RunOptions, pipeline, step
 from tests.flow_runs.conftest import FINAL, Script, Seen
 from tests.reporting.conftest import Api, eventually
+from tests.server import ask
 
 FLOW = """
     import contextvars
@@ -90,11 +90,11 @@ def test_the_schema_of_a_deployment_is_complete() -> None:
 
 def test_the_api_refuses_unknown_names_and_wrong_types(prefect_api: Api) -> None:
     deployment_id = described.to_deployment("over REST").apply()
-    path = f"{prefect_api.server.api_url}/deployments/{deployment_id}/create_flow_run"
+    path = f"/deployments/{deployment_id}/create_flow_run"
     for wrong in ({"count": 1, "cuont": 2}, {"count": "many"}, {}):
-        answer = httpx.post(path, json={"parameters": wrong})
+        answer = ask(prefect_api.server, "POST", path, {"parameters": wrong})
         assert answer.status_code == 409, answer.text
-    assert httpx.post(path, json={"parameters": {"count": 1}}).status_code == 201
+    assert ask(prefect_api.server, "POST", path, {"parameters": {"count": 1}}).status_code == 201
 
 
 def test_a_pipeline_is_found_by_its_entrypoint(folder: Path, store: str) -> None:
@@ -134,8 +134,7 @@ def start_run(seen: Seen, flow: str, deployment: str, parameters: dict[str, Any]
 
 def state_of(seen: Seen, run_id: str) -> dict[str, Any]:
     def read() -> dict[str, Any]:
-        path = f"{seen.api.server.api_url}/flow_runs/{run_id}"
-        found: dict[str, Any] = httpx.get(path).json()
+        found: dict[str, Any] = ask(seen.api.server, "GET", f"/flow_runs/{run_id}").json()
         return found
 
     return eventually(read, lambda run: run["state_type"] in FINAL, 90)
