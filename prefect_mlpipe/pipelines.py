@@ -10,7 +10,6 @@ body: `serve` pickles it, and what it reached besides would have to be pickled t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 import functools
@@ -18,8 +17,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
-from uuid import UUID
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow
@@ -33,12 +31,13 @@ from prefect_mlpipe.core.files import File, Folder
 from prefect_mlpipe.core.graph import Graph, outputs_in
 from prefect_mlpipe.core.shipping import Shipped
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.deployable import Deployable
 from prefect_mlpipe.engine.deciding import Decider
 from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.errors import InvalidParameters, InvalidPipeline
-from prefect_mlpipe.parameters import close_schema, restore, show
+from prefect_mlpipe.parameters import restore, show
 from prefect_mlpipe.pipeline_options import (
     OURS,
     PipelineOptions,
@@ -55,17 +54,11 @@ from prefect_mlpipe.steps import Step, local_names
 from prefect_mlpipe.stores import open_store
 from prefect_mlpipe.tracing import Tracer, refuse_iterators
 
-if TYPE_CHECKING:
-    from prefect.deployments.runner import RunnerDeployment
-
-    from prefect_mlpipe.deploy.frozen import FrozenCode
-    from prefect_mlpipe.deploy.versions import Versions
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
+class Pipeline(Shipped, Deployable[P, R], Generic[P, R]):
     """A function that wires steps; made by `@pipeline`. It is a Prefect `Flow`.
 
     Called, it runs as a flow run and returns the values. `local()` runs it without Prefect,
@@ -74,7 +67,6 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
 
     body: Callable[P, R]
     options: PipelineOptions
-    frozen: FrozenCode | None = None  # of one that is being deployed
 
     def __init__(
         self,
@@ -233,89 +225,6 @@ class Pipeline(Shipped, Flow[P, R], Generic[P, R]):
     def failures(self, arguments: Mapping[str, Any]) -> Failures:
         """Return what happens to the rest of a run when a step fails."""
         return run_options(arguments).failures or self.options.failures or Settings().failures
-
-    # -- deployments ----------------------------------------------------------------------------
-
-    if not TYPE_CHECKING:  # a type checker shall see Prefect's own signatures
-
-        def to_deployment(self, *args: Any, **options: Any) -> Any:
-            """As Prefect's; a `DataChangeTrigger` keeps its state in the pipeline's store."""
-            made = super().to_deployment(*args, **self._bound(options))
-            return self._made_later(made) if inspect.isawaitable(made) else self._made(made)
-
-        async def ato_deployment(self, *args: Any, **options: Any) -> Any:
-            """As Prefect's; a `DataChangeTrigger` keeps its state in the pipeline's store."""
-            made = await super().ato_deployment(*args, **self._bound(options))
-            return self._made(made)
-
-        def deploy(self, name: str, *args: Any, **options: Any) -> Any:
-            """As Prefect's; without an image or a storage of one's own the code is frozen.
-
-            The deployment then runs the code as it is now, whatever becomes of the working copy:
-            see `versions`.
-
-            Raises:
-                CannotFreeze: the code cannot be made a version; nothing was deployed.
-            """
-            frozen, options = self._freeze(args, options)
-            made = super(Pipeline, frozen).deploy(name, **options)
-            return (
-                frozen._deployed_later(made)
-                if inspect.isawaitable(made)
-                else frozen._deployed(made)
-            )
-
-        async def adeploy(self, name: str, *args: Any, **options: Any) -> Any:
-            """As `deploy`, to be awaited."""
-            if self.frozen is not None:
-                return await super().adeploy(name, *args, **options)
-            frozen, options = await asyncio.to_thread(self._freeze, args, options)
-            return frozen._deployed(await super(Pipeline, frozen).adeploy(name, **options))
-
-    @property
-    def versions(self) -> Versions:
-        """The frozen versions of this pipeline in its store."""
-        from prefect_mlpipe.deploy.versions import Versions
-
-        return Versions(self.open_store(), self.name)
-
-    def _freeze(
-        self, args: tuple[Any, ...], options: dict[str, Any]
-    ) -> tuple[Pipeline[P, R], dict[str, Any]]:
-        from prefect_mlpipe.deploy.deployments import frozen_for, is_ours_to_freeze
-
-        names = [*inspect.signature(Flow.deploy).parameters][2:]  # without self and name
-        options = {**dict(zip(names, args, strict=False)), **options}
-        if not is_ours_to_freeze(self, options):
-            return self, options
-        return frozen_for(self, options)
-
-    def _made(self, deployment: RunnerDeployment) -> RunnerDeployment:
-        if self.frozen is not None:
-            deployment.storage = self.frozen
-            deployment.entrypoint = self.frozen.entrypoint
-        from prefect_mlpipe.deploy.completion_trigger import taken_parameters
-
-        return close_schema(deployment, taken_parameters(deployment.triggers))
-
-    async def _made_later(self, deployment: Any) -> RunnerDeployment:
-        return self._made(await deployment)
-
-    def _deployed(self, deployment_id: UUID) -> UUID:
-        if self.frozen is not None:
-            from prefect_mlpipe.deploy.deployments import note_deployed
-
-            note_deployed(self.open_store(), self.name, self.frozen.version)
-        return deployment_id
-
-    async def _deployed_later(self, deployment_id: Any) -> UUID:
-        return self._deployed(await deployment_id)
-
-    def _bound(self, options: dict[str, Any]) -> dict[str, Any]:
-        # Imported here: Prefect's deployments take longer to import than all of the rest.
-        from prefect_mlpipe.deploy.triggers import bound_triggers
-
-        return bound_triggers(self, self.open_store, options)
 
     # -- parameters -----------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ LAYERS = (
     "localruns",
     "flowruns",
     "deploy",
+    "deployable",
     "pipeline_options",
     "pipelines",
     "doctor",
@@ -92,6 +93,7 @@ FOREIGN = {
     "runs": {"dask", "distributed"},
     "deploy": {"dask", "distributed"},
     "pipeline_options": {"dask", "distributed"},
+    "deployable": {"dask", "distributed"},
     "pipelines": {"dask", "distributed"},
     "cli": {"dask", "distributed"},
 }
