@@ -54,13 +54,13 @@ def create_outputs(
         key: as for `create_summary`.
     """
     data = orjson.dumps(list(rows)).decode()
-    return _create("table", data, key, description, "The outputs")
+    return _create("table", data, key, description, "The page of outputs")
 
 
 def _create(kind: str, data: str, key: str | None, description: str, what: str) -> UUID | None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
-        raise RuntimeError(f"{what} belong to a flow run, and none goes on here.")
+        raise RuntimeError(f"{what} belongs to a flow run, and none goes on here.")
     page = ArtifactCreate(
         key=key,
         type=kind,

@@ -239,7 +239,8 @@ def _other(random: Random, value: object) -> object:
         case bool():
             return random.choice((not value, int(value), float(value)))
         case int() | float():
-            return random.choice((value + 1, value - 1, float(value), str(value)))
+            # An instance of a class of the project may have any `__repr__`.
+            return random.choice((value + 1, value - 1, float(value), str(float(value))))
         case complex():
             return value + 1
         case str():
