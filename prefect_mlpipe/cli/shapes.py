@@ -14,7 +14,8 @@ from prefect_mlpipe.core.upkeep.pruning import Pruned
 from prefect_mlpipe.core.upkeep.usage import Usage
 from prefect_mlpipe.core.upkeep.verifying import Verified
 from prefect_mlpipe.plans import Plan
-from prefect_mlpipe.runs import Run, StepResult
+from prefect_mlpipe.runs import Run
+from prefect_mlpipe.step_results import StepResult
 
 Shape = dict[str, Any]
 

@@ -38,7 +38,8 @@ import orjson
 from pydantic import ByteSize, TypeAdapter
 
 from prefect_mlpipe.core.digest import Buffers
-from prefect_mlpipe.core.leases.leases import Leases, LocalLeases
+from prefect_mlpipe.core.leases.leases import Leases
+from prefect_mlpipe.core.leases.local_leases import LocalLeases
 from prefect_mlpipe.core.leases.remote_leases import RemoteLeases
 from prefect_mlpipe.core.places import copies
 from prefect_mlpipe.core.places.backends import Backend, LocalBackend

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from prefect_mlpipe.core.leases import leases as leases_module
-from prefect_mlpipe.core.leases import processes
+from prefect_mlpipe.core.leases import local_leases, processes
 from prefect_mlpipe.core.leases.heart import heart
-from prefect_mlpipe.core.leases.leases import EXPIRES_S, Holder, Leases, LocalLeases
+from prefect_mlpipe.core.leases.leases import EXPIRES_S, Holder, Leases
+from prefect_mlpipe.core.leases.local_leases import LocalLeases
 from prefect_mlpipe.core.leases.processes import Process, has_ended, here
 from prefect_mlpipe.core.places.backends import LocalBackend
 from prefect_mlpipe.core.places.remote_backend import RemoteBackend
@@ -355,12 +356,12 @@ def test_who_comes_second_to_remove_a_lease_does_not_remove_the_new_one(
     assert isinstance(second, LocalLeases)
     assert gone.take(KEY)
     heart.remove(gone)
-    seen = leases_module._look(str(folder(local) / KEY))
+    seen = local_leases._look(str(folder(local) / KEY))
     assert seen is not None
     assert first.holder(KEY) is not None
     clock.now += EXPIRES_S + 1
     assert first.holder(KEY) is None
-    original = leases_module._look
+    original = local_leases._look
 
     def look(path: str) -> object:
         found = original(path)
@@ -368,7 +369,7 @@ def test_who_comes_second_to_remove_a_lease_does_not_remove_the_new_one(
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(leases_module, "_look", look)
+        patched.setattr(local_leases, "_look", look)
         assert second._succeed(KEY, *seen)
     assert not second.take(KEY)
     assert str(second.holder(KEY)).startswith("run first ")
@@ -435,7 +436,7 @@ def refusing(number: int) -> Any:
 def test_where_links_are_refused_leases_are_files(
     local: Store, monkeypatch: pytest.MonkeyPatch, clock: Clock, number: int
 ) -> None:
-    monkeypatch.setattr(leases_module.os, "link", refusing(number))
+    monkeypatch.setattr(local_leases.os, "link", refusing(number))
     first, second = local.leases("first", "digits"), local.leases("second", "digits")
     assert first.take(KEY)
     assert first.take(OTHER)
@@ -469,7 +470,7 @@ def test_a_presence_that_has_all_the_links_it_can_have_is_joined_by_another(
         original(source, target)
         counts[source] = counts.get(source, 0) + 1
 
-    monkeypatch.setattr(leases_module.os, "link", link)
+    monkeypatch.setattr(local_leases.os, "link", link)
     leases = local.leases("run", "digits")
     keys = [f"{number:064x}" for number in range(10)]
     assert all(map(leases.take, keys))
@@ -484,7 +485,7 @@ def test_a_presence_that_has_all_the_links_it_can_have_is_joined_by_another(
 def test_where_nothing_can_be_written_every_lease_is_granted_and_the_cause_is_said(
     local: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases_module.os, "link", refusing(errno.EROFS))
+    monkeypatch.setattr(local_leases.os, "link", refusing(errno.EROFS))
     first, second = local.leases("first", "digits"), local.leases("second", "digits")
     assert first.take(KEY)
     assert second.take(KEY)
@@ -504,7 +505,7 @@ def test_a_lease_that_cannot_be_removed_does_not_lock_its_holder_out(
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(leases_module.os, "unlink", unlink)
+        patched.setattr(local_leases.os, "unlink", unlink)
         leases.release(KEY)
     assert leases.problem is not None
     assert leases.take(KEY)

@@ -45,7 +45,7 @@ DIE = """
 def _plant():
     import itertools, os, signal
     from prefect_mlpipe.core.places import backends
-    from prefect_mlpipe.core.leases import leases
+    from prefect_mlpipe.core.leases import local_leases as leases
     from prefect_mlpipe.core.storing import stored_values
     from prefect_mlpipe.core.storing.records import Records
 

@@ -348,7 +348,7 @@ def test_a_store_that_cannot_keep_leases_is_said_once_and_done_without(
     refused = """
 def _plant():
     import errno, types
-    from prefect_mlpipe.core.leases import leases
+    from prefect_mlpipe.core.leases import local_leases as leases
     def link(source, target):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
     leases.os = types.SimpleNamespace(**{**vars(leases.os), "link": link})
