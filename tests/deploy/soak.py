@@ -154,12 +154,12 @@ class Soak:
             process.wait()
 
 
-def soak(runs: int, limit: int, folder: Path, server: Server) -> int:
+def soak(runs: int, limit: int, every: int, folder: Path, server: Server) -> int:
     """Run, print what was found, and return the number of faults."""
     began = time.monotonic()
     wanted = max(2, round(runs * SHARE))
     ticks = max(1, runs - 2 * wanted)
-    going = Soak(folder, server, tick_s=30, limit=limit)
+    going = Soak(folder, server, tick_s=every, limit=limit)
     (folder / "raw").mkdir()
     (folder / "soak_flows.py").write_text(SCRIPT)
     for upto in (wanted // 2, wanted):
@@ -260,6 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m tests.deploy.soak", description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--limit", type=int, default=4, help="runs at a time")
+    parser.add_argument("--every", type=int, default=15, help="seconds between scheduled runs")
     given = parser.parse_args()
     os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
     with tempfile.TemporaryDirectory(prefix="mlpipe-soak-") as folder:
@@ -267,7 +268,7 @@ def main() -> None:
         home.mkdir()
         os.environ["PREFECT_HOME"] = str(Path(folder) / "home")
         with running_server(home) as server:
-            faults = soak(given.runs, given.limit, Path(folder), server)
+            faults = soak(given.runs, given.limit, given.every, Path(folder), server)
     sys.exit(1 if faults else 0)
 
 
