@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from prefect_mlpipe.core.encoding.deep import deeply, shallow
+from prefect_mlpipe.core.encoding.encode import Encoder
 from prefect_mlpipe.core.store import Store
 
 
@@ -46,6 +47,27 @@ def test_the_limit_is_not_raised_while_another_thread_counts_on_it() -> None:
         deep.result(20)
         counting.result(20)
     assert began.is_set()
+
+
+def test_no_other_thread_goes_deep_while_the_limit_is_raised() -> None:
+    """It would be far below the limit when that is lowered again."""
+    value: list[Any] = []
+    for _ in range(500):
+        value = [value]
+    begun, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert leave.wait(20)
+
+    with ThreadPoolExecutor(1) as threads:
+        holding = threads.submit(lambda: deeply(hold))
+        assert begun.wait(20)
+        with pytest.raises(RecursionError):
+            Encoder().encode(value)
+        leave.set()
+        holding.result(20)
+    assert Encoder().whole(value) != Encoder().whole(value[0])
 
 
 def test_a_thread_that_counts_on_it_may_go_deep_itself() -> None:

@@ -2,7 +2,8 @@
 
 Worth arguing: Python 3.11 has one limit for all threads, which also keeps recursion in C, as that
 of pickling, from running over the end of a thread's stack. So while it is raised nobody may begin
-such a recursion elsewhere: who does says `shallow()`.
+such a recursion elsewhere: who does says `shallow()`. And nobody may go deep by himself meanwhile:
+he would be caught far below the limit when it is lowered again.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ def shallow() -> Iterator[None]:
         with _changed:
             _shallow -= 1
             _changed.notify_all()
+
+
+def is_deep() -> bool:
+    """Tell whether this thread is one of `deeply`."""
+    return _here.deep
 
 
 def deeply(work: Callable[[], T]) -> T:

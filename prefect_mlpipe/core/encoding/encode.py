@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, TypeAlias
 
 from prefect_mlpipe.core.encoding.cycles import colours
-from prefect_mlpipe.core.encoding.deep import deeply
+from prefect_mlpipe.core.encoding.deep import deeply, is_deep
 from prefect_mlpipe.core.encoding.pieces import (
     BYTES,
     DICT,
@@ -67,6 +67,10 @@ Branch: TypeAlias = "Callable[[Encoder, Any], Sequence[Piece]]"
 def defines(kind: type, name: str) -> bool:
     """Whether a class itself defines a name; a metaclass or a proxy may answer to any."""
     return any(name in vars(base) for base in kind.__mro__)
+
+
+# So many values in each other are encoded on any thread: far from Python's limit.
+_LEVELS: Final = 60
 
 
 class Encoder:
@@ -170,6 +174,8 @@ class Encoder:
         known = memo.get(id(value))
         if known is not None:
             return self._again(known)
+        if len(self.open) >= _LEVELS and not is_deep():
+            raise RecursionError("the rest is for a thread with room for it")
         node = Node(value, len(self._stack))
         memo[id(value)] = node
         self._stack.append(node)
