@@ -19,6 +19,7 @@ import time
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, ClassVar
@@ -276,6 +277,9 @@ class Cluster:
             return
         before, deaths = ticket.worker, ticket.deaths
         ticket.notice(attempt, phase, worker)
+        if worker not in self._workers.offers:  # it may die before the next look at all of them
+            with suppress(*UNANSWERED):
+                self._workers.take_in(self._connection.workers(), time.monotonic())
         again = ticket.deaths > deaths  # on a scheduler that took no plugin
         if again and not ticket.may_go_again(self.target.allowed_failures):
             self._lose(ticket, self._causes.get(before, UNKNOWN))
