@@ -62,6 +62,7 @@ class Fault:
         state: of the step's task run.
         strike: what is done to the place, given the pid of the worker in which the step runs.
         driver: the signal that ends the driver, a process of its own.
+        outlived: whether a worker that nobody hears of may go on, and record the step.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Fault:
     state: str = "Crashed"
     strike: Callable[[Place, int], object] | None = None
     driver: signal.Signals | None = None
+    outlived: bool = False
 
 
 @dataclass
@@ -107,11 +109,7 @@ class Suffered:
                 ("value", self.value, VALUE if ends_well else None),
                 ("value of the next run", self.value_again, VALUE),
                 ("ran", dict(self.ran), {"first": 1, "doomed": fault.ran, **self._last(ends_well)}),
-                (
-                    "ran in the next run",
-                    dict(self.ran_again),
-                    {} if ends_well else {"doomed": 1, "last": 1},
-                ),
+                ("ran in the next run", dict(self.ran_again), self._to_run(ends_well)),
                 ("state of the step", self.states.get("doomed"), fault.state),
                 ("state of the step before it", self.states.get("first"), "Completed"),
                 ("states of the next run", set(self.states_again.values()), self._again(ends_well)),
@@ -124,6 +122,13 @@ class Suffered:
         if self.seconds > SHOWN_S:
             found.append(f"it took {self.seconds:.0f} s")
         return found
+
+    def _to_run(self, ends_well: bool) -> dict[str, int]:
+        if ends_well:
+            return {}
+        if self.fault.outlived and not self.ran_again["doomed"]:
+            return {"last": 1}  # the worker that could not be reached had ended the step by then
+        return {"doomed": 1, "last": 1}
 
     def _last(self, ends_well: bool) -> dict[str, int]:
         return {"last": 1} if ends_well else {}
@@ -250,7 +255,14 @@ FAULTS = (
         says=GONE,
         strike=close_cluster,
     ),
-    Fault("scheduler killed", "wait", foreign_of_its_own, says=GONE, strike=kill_scheduler),
+    Fault(
+        "scheduler killed",
+        "wait",
+        foreign_of_its_own,
+        says=GONE,
+        strike=kill_scheduler,
+        outlived=True,
+    ),
     Fault("worker of ours stopped", "wait", ours, 2, state="Completed", strike=stop_worker),
     Fault("worker stopped", "wait", foreign, 2, state="Completed", strike=stop_worker),
     Fault(
@@ -261,7 +273,7 @@ FAULTS = (
         state="Completed",
         strike=stop_worker_and_nanny,
     ),
-    Fault("network cut", "wait", far_away, says=GONE, strike=cut),
+    Fault("network cut", "wait", far_away, says=GONE, strike=cut, outlived=True),
     Fault("network cut for a moment", "wait", far_away, state="Completed", strike=cut_for_a_moment),
     Fault("connection reset", "wait", far_away, 2, state="Completed", strike=reset),
     Fault("driver killed", "wait", foreign, driver=signal.SIGKILL),
