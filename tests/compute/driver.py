@@ -3,6 +3,7 @@ TARGET."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ def note_run(flow: Any, flow_run: Any, state: Any) -> None:
 
 
 if __name__ == "__main__":
+    # Started in the background of a shell it would have inherited that Ctrl-C does nothing.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder, store, how, target = sys.argv[1:]
     pipeline = doomed.fated.with_options(
         store=store,
