@@ -5,6 +5,7 @@ Forked by `tests.reuse.zygote`, or run as a program of its own: `python -m tests
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -13,6 +14,8 @@ import sys
 import traceback
 from pathlib import Path
 from typing import Any
+
+from prefect_mlpipe.errors import RunNotFound
 
 LOG = "MLPIPE_TESTS_LOG"
 LOG_MODULE = f"""import os
@@ -79,7 +82,8 @@ def _perform(job: dict[str, Any], answer: dict[str, Any]) -> None:
     try:
         answer["value"] = show(pipe.local(**arguments))
     finally:
-        if pipe.runs.list():  # none where it was refused before it began
+        # There is none where it was refused before it began, or the store was removed.
+        with contextlib.suppress(RunNotFound):
             _report(pipe.runs.last(), answer)
     if job["after"]:
         answer["extra"] = eval(job["after"], names)
