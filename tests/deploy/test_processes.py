@@ -248,9 +248,9 @@ def test_the_compose_file_has_the_same_processes_and_says_what_each_needs() -> N
     services = yaml.safe_load((ROOT / "deployments" / "compose.yaml").read_text())["services"]
     assert services.keys() == {"database", "server", "worker", "watcher"}
     for name in ("server", "worker", "watcher"):
-        command = services[name]["command"].split()
-        known = [sys.executable, "-m", command[0]] if command[0] == "prefect" else [sys.executable]
-        asked = subprocess.run([*known, *command[1:], "--help"], capture_output=True, text=True)
+        program, *words = services[name]["command"].split()
+        installed = Path(sys.executable).with_name(program)
+        asked = subprocess.run([installed, *words, "--help"], capture_output=True, text=True)
         assert asked.returncode == 0, asked.stderr
     for name in ("worker", "watcher"):
         environment = services[name]["environment"]
