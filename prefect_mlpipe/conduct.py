@@ -10,7 +10,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prefect_mlpipe.baseline import Baseline
@@ -64,17 +64,22 @@ class RunRunner(Runner, Protocol):
         """Return one for each cluster."""
 
 
-@dataclass
 class Returned:
     """What a pipeline returned, by reference: what the state of its flow run holds.
+
+    Not a dataclass: Prefect walks through those, looking for futures, 90 µs for each reference.
 
     Attributes:
         references: the structure, with `StoredValue` for each value.
         store: where the values are.
     """
 
-    references: Any
-    store: Store = field(repr=False)
+    def __init__(self, references: Any, store: Store) -> None:
+        self.references = references
+        self.store = store
+
+    def __repr__(self) -> str:
+        return f"Returned({self.references!r})"
 
     def load(self) -> Any:
         """Return the values."""
