@@ -19,6 +19,7 @@ import pytest
 START_S = 180.0
 STOP_S = 15.0
 BUSY_S = 60.0
+AUTH = "admin:for the tests"
 
 
 @dataclass(frozen=True)
@@ -62,22 +63,40 @@ def running_server(home: Path, port: int | None = None) -> Iterator[Server]:
         _stop(process)
 
 
+@contextmanager
+def guarded_server(home: Path) -> Iterator[Server]:
+    """A server that asks for a password; this process and those that it starts know it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PREFECT_SERVER_API_AUTH_STRING", AUTH)
+        patched.setenv("PREFECT_API_AUTH_STRING", AUTH)
+        with running_server(home) as server, _as_api(server, patched, AUTH):
+            yield server
+
+
 @pytest.fixture
 def api(prefect_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The session's server as Prefect's API, in this process and in those that it starts."""
+    with _as_api(prefect_server, monkeypatch):
+        yield prefect_server
+
+
+@contextmanager
+def _as_api(server: Server, patched: pytest.MonkeyPatch, auth: str | None = None) -> Iterator[None]:
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         temporary_settings,
     )
 
-    monkeypatch.setenv("PREFECT_API_URL", prefect_server.api_url)
+    patched.setenv("PREFECT_API_URL", server.api_url)
     settings = {
-        PREFECT_API_URL: prefect_server.api_url,
+        PREFECT_API_URL: server.api_url,
+        PREFECT_API_AUTH_STRING: auth,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # a plain flow lasts a second less
     }
     with temporary_settings(settings):
-        yield prefect_server
+        yield
 
 
 def ask(

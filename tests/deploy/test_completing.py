@@ -22,7 +22,7 @@ from prefect_mlpipe import CompletionTrigger, File, Pipeline, pipeline, resolve,
 from prefect_mlpipe.deploy import completing, listing
 from prefect_mlpipe.deploy.outputs import parts
 from prefect_mlpipe.errors import PrefectUnavailable
-from tests.deploy.test_serving import eventually, flow_runs
+from tests.deploy.serving import eventually, flow_runs
 from tests.server import Server
 
 Deploy = Callable[..., UUID]

@@ -23,45 +23,15 @@ import httpx
 import psutil
 import pytest
 import yaml
-from prefect.settings import (
-    PREFECT_API_AUTH_STRING,
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    temporary_settings,
-)
 
 from prefect_mlpipe.deploy.automations import crash_silent_runs
-from tests.deploy.test_serving import ended, eventually, flow_runs
+from tests.deploy.serving import SLOW, ended, eventually, flow_runs
 from tests.postgres import running_postgres
-from tests.server import Server, running_server
+from tests.server import Server, guarded_server
 
 ROOT = Path(__file__).parents[2]
-AUTH = "admin:for the tests"
 WITHIN_S = 90
 
-SLOW = """
-import time
-from pathlib import Path
-from prefect_mlpipe import pipeline, step
-
-@step
-def add(x: int) -> int:
-    return x + 1
-
-@step(ignore=["folder"])
-def wait(x: int, folder: str, name: str) -> int:
-    (Path(folder) / f"{name} began").touch()
-    while not (Path(folder) / f"{name} may end").exists():
-        time.sleep(0.1)
-    return x + 1
-
-@pipeline
-def slow(folder: str, start: int = 1) -> int:
-    x = wait(add(start), folder, "one")
-    for _ in range(10):
-        x = add(x)
-    return wait(x, folder, "two")
-"""
 SLOW_YAML = """
 pull:
   - prefect.deployments.steps.set_working_directory:
@@ -152,16 +122,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
         database = stack.enter_context(running_postgres())
         patched = stack.enter_context(pytest.MonkeyPatch.context())
         patched.setenv("PREFECT_API_DATABASE_CONNECTION_URL", database)
-        patched.setenv("PREFECT_SERVER_API_AUTH_STRING", AUTH)
-        patched.setenv("PREFECT_API_AUTH_STRING", AUTH)
-        server = stack.enter_context(running_server(folder / "server"))
-        patched.setenv("PREFECT_API_URL", server.api_url)
-        settings = {
-            PREFECT_API_URL: server.api_url,
-            PREFECT_API_AUTH_STRING: AUTH,
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        }
-        stack.enter_context(temporary_settings(settings))
+        server = stack.enter_context(guarded_server(folder / "server"))
         environment = {
             **os.environ,
             "PWD": str(folder),

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,16 +21,13 @@ import pytest
 from prefect.events.clients import get_events_subscriber
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     temporary_settings,
 )
 
-from tests.deploy.test_serving import ended, eventually, flow_runs
-from tests.server import Server, ask, running_server
+from tests.deploy.serving import ended, eventually, flow_runs, serving
+from tests.server import AUTH, Server, ask, guarded_server
 from tests.test_readme import marked
 
-AUTH = "admin:for the tests"
 JSON = {"content-type": "application/json"}
 
 allowed = partial(ask, password=AUTH)
@@ -84,19 +80,9 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with basic auth, and this process and those that it starts knowing the password."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PREFECT_SERVER_API_AUTH_STRING", AUTH)
-        patched.setenv("PREFECT_API_AUTH_STRING", AUTH)
-        with running_server(tmp_path_factory.mktemp("guarded")) as server:
-            patched.setenv("PREFECT_API_URL", server.api_url)
-            settings = {
-                PREFECT_API_URL: server.api_url,
-                PREFECT_API_AUTH_STRING: AUTH,
-                PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-            }
-            with temporary_settings(settings):
-                yield server
+    """A server with basic auth, which this process and those that it starts can use."""
+    with guarded_server(tmp_path_factory.mktemp("guarded")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -105,27 +91,9 @@ def served(guarded: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("served")
     (folder / "raw").mkdir()
     (folder / "raw" / "first.csv").write_text("a b c")
-    (folder / "serve.py").write_text(SCRIPT)
-    environment = {
-        **os.environ,
-        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-        "PREFECT_MLPIPE_STORE": str(folder / "store"),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    with (folder / "serve.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "serve.py"], cwd=folder, env=environment, stdout=log, stderr=log
-        )
-    try:
+    with serving(folder, SCRIPT):
         eventually(lambda: (folder / "store" / "watches").exists(), bool, 60)
         yield folder
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 class Shell:

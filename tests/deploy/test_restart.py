@@ -10,45 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.test_serving import eventually
+from tests.deploy.serving import SLOW, eventually
 from tests.server import ask, free_port, running_server
 
 WITHIN_S = 90
-
-SCRIPT = """
-import sys
-import time
-from pathlib import Path
-from prefect_mlpipe import pipeline, step
-
-@step
-def add(x: int) -> int:
-    return x + 1
-
-@step
-def wait(x: int, folder: str, name: str) -> int:
-    (Path(folder) / f"{name} began").touch()
-    while not (Path(folder) / f"{name} may end").exists():
-        time.sleep(0.1)
-    return x + 1
-
-@pipeline
-def slow(folder: str) -> int:
-    x = wait(add(1), folder, "one")
-    for _ in range(10):
-        x = add(x)
-    return wait(x, folder, "two")
-
-if __name__ == "__main__":
-    slow(sys.argv[1])
-"""
 
 
 @pytest.mark.timeout(300)
 def test_a_run_outlives_a_restart_of_the_server_and_all_its_task_runs_arrive(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "slow.py").write_text(SCRIPT)
+    (tmp_path / "slow.py").write_text(SLOW)
     (tmp_path / "server").mkdir()
     port = free_port()
     with (tmp_path / "log").open("wb") as log:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments.runner import RunnerDeployment
 
 from prefect_mlpipe import DataChangeTrigger
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.deploy.watching import look_once, requested, stop_watching, watch_data
+from tests.deploy.serving import ended, eventually, flow_runs, serving
 from tests.server import Server
-
-T = TypeVar("T")
 
 SCRIPT = """
 from prefect import serve
@@ -58,26 +51,8 @@ if __name__ == "__main__":
 """
 
 
-def eventually(look: Callable[[], T], is_right: Callable[[T], object], within_s: float = 40) -> T:
-    """What `look` gives as soon as `is_right` holds of it; what it gave last when time is up."""
-    deadline = time.monotonic() + within_s
-    while not is_right(seen := look()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return seen
-
-
-def flow_runs(deployment: str | UUID) -> list[FlowRun]:
-    with get_client(sync_client=True) as client:
-        if isinstance(deployment, str):
-            deployment = client.read_deployment_by_name(deployment).id
-        of_it = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
-        return client.read_flow_runs(flow_run_filter=of_it)
-
-
-def ended(runs: Sequence[FlowRun]) -> list[str | None]:
-    """The names of their final states, if all have one."""
-    states = [run.state for run in runs if run.state is not None and run.state.is_final()]
-    return [state.name for state in states] if len(states) == len(runs) else []
+def served(how: str) -> str:
+    return SCRIPT.replace("HOW", repr(how))
 
 
 def told(runs: Sequence[FlowRun]) -> list[str]:
@@ -90,32 +65,6 @@ def watched(store: Path) -> list[Any]:
     return list(folder.iterdir()) if folder.exists() else []
 
 
-@contextmanager
-def serving(folder: Path, how: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that serves the script."""
-    script = folder / "inbox.py"
-    script.write_text(SCRIPT.replace("HOW", repr(how)))
-    environment = {
-        **os.environ,
-        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-        "PREFECT_MLPIPE_STORE": str(folder / "store"),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
-    with (folder / "serve.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, script], cwd=folder, env=environment, stdout=log, stderr=log
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 @pytest.mark.timeout(180)
 def test_a_dropped_file_starts_one_run_a_touched_one_none_and_a_restart_repeats_none(
     api: Server, tmp_path: Path
@@ -124,7 +73,7 @@ def test_a_dropped_file_starts_one_run_a_touched_one_none_and_a_restart_repeats_
     raw.mkdir()
     (raw / "before.csv").write_text("was there before")
 
-    with serving(tmp_path, "serve") as process:
+    with serving(tmp_path, served("serve")) as process:
         assert eventually(lambda: watched(tmp_path / "store"), len)
         (raw / "deep").mkdir()
         (raw / "deep" / "first.csv").write_text("first")
@@ -136,11 +85,11 @@ def test_a_dropped_file_starts_one_run_a_touched_one_none_and_a_restart_repeats_
         process.kill()
 
     (raw / "second.csv").write_text("dropped while nobody watched")
-    with serving(tmp_path, "serve"):
+    with serving(tmp_path, served("serve")):
         runs = eventually(lambda: flow_runs("inbox/serve"), lambda runs: len(runs) > 1)
         assert told(runs) == ["first.csv", "second.csv"]
 
-    with serving(tmp_path, "serve"):
+    with serving(tmp_path, served("serve")):
         (raw / "third.csv").write_text("dropped after another restart, which repeated nothing")
         runs = eventually(lambda: flow_runs("inbox/serve"), lambda runs: len(runs) > 2)
         assert told(runs) == ["first.csv", "second.csv", "third.csv"]
@@ -151,7 +100,7 @@ def test_prefects_own_serve_watches_too_and_ten_files_in_a_burst_start_one_run(
     api: Server, tmp_path: Path
 ) -> None:
     (tmp_path / "raw").mkdir()
-    with serving(tmp_path, "prefect"):
+    with serving(tmp_path, served("prefect")):
         assert eventually(lambda: watched(tmp_path / "store"), lambda seen: len(seen) == 2)
         for number in range(10):
             (tmp_path / "raw" / f"{number}.csv").write_text(str(number))
