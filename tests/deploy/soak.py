@@ -22,6 +22,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +230,7 @@ def _report(going: Soak, seconds: float) -> int:
         "results without a run": sum(by_text[f"file {name}"] == 0 for name in names),
         "results with several": sum(count > 1 for count in by_text.values()),
         "moments with several": sum(count > 1 for count in moments.values()),
+        "moments left out": max(0, _gaps(list(moments), going.tick_s) - going.restarts),
         "runs not Completed": sum(
             run["state_name"] != "Completed"
             for runs in found.values()
@@ -246,6 +249,12 @@ def _report(going: Soak, seconds: float) -> int:
         print(f"{what:<22} {count:6d}")
     print(f"memory of serve, MiB   {early:6.0f}  → {late:.0f}")
     return sum(faults.values())
+
+
+def _gaps(moments: list[str], tick_s: int) -> int:
+    """How often the schedule stood still: once a restart it is paused."""
+    seconds = sorted(datetime.fromisoformat(moment).timestamp() for moment in moments)
+    return sum(after - before > 1.5 * tick_s for before, after in pairwise(seconds))
 
 
 def _memory(samples: list[float]) -> tuple[float, float]:
