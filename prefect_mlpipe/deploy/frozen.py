@@ -6,6 +6,7 @@ Knows Prefect's protocol of a storage. Knows nothing of how a version is made.
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.logging.loggers import flow_run_logger
 from prefect.runtime import flow_run
 
 from prefect_mlpipe.core.bundling import archive
+from prefect_mlpipe.core.environment import versions
 from prefect_mlpipe.core.record import StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import StoreError, VersionNotFound
@@ -119,22 +123,45 @@ def restore(pipeline: str, version: str, store: str, **_: Any) -> dict[str, str]
         store: URL of the store.
     """
     opened = open_store(store)
-    wanted = _made_for(opened, pipeline) or version
+    run = _this_run()
+    wanted = _made_for(run, opened, pipeline) or version
     folder = str(unpacked(opened, pipeline, wanted))
+    if run is not None:
+        _warn_of_packages(run, opened, pipeline, wanted)
     sys.path.insert(0, folder)
     os.environ.setdefault(_STORE, store)  # the run's own store, unless its environment says
     return {"directory": folder}
 
 
-def _made_for(store: Store, pipeline: str) -> str | None:
-    """Return the version that the flow run of this process was made for, if it is one of ours.
+def _this_run() -> FlowRun | None:
+    """Return the flow run that this process was started for, if it was."""
+    if flow_run.id is None:
+        return None
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(str(flow_run.id)))
+
+
+def _made_for(run: FlowRun | None, store: Store, pipeline: str) -> str | None:
+    """Return the version that a flow run was made for, if it is one of ours.
 
     Prefect notes on each flow run which version its deployment had when the run was made.
     """
-    run_id = flow_run.id
-    if run_id is None:
-        return None
-    with get_client(sync_client=True) as client:
-        version = client.read_flow_run(UUID(str(run_id))).deployment_version
+    version = run.deployment_version if run is not None else None
     known = version is not None and store.versions.read(pipeline, version) is not None
     return version if known else None
+
+
+def _warn_of_packages(run: FlowRun, store: Store, pipeline: str, version: str) -> None:
+    """Say in the log of a run which packages are others here than where it was deployed."""
+    document = store.versions.read(pipeline, version) or {}
+    before = {"python": document["python"], **document["packages"]}
+    here = {"python": platform.python_version(), **versions(document["packages"])}
+    others = [f"{n} {was} → {here[n] or 'absent'}" for n, was in before.items() if here[n] != was]
+    if others:
+        flow_run_logger(run).warning(
+            "Version '%s' of pipeline '%s' was deployed with other packages than this worker has: "
+            "%s. Its steps run with those that are here.",
+            version,
+            pipeline,
+            ", ".join(others),
+        )

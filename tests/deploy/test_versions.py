@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from prefect_mlpipe import File, pipeline, step
 from prefect_mlpipe.deploy.defaults import absolute_parameters
 from prefect_mlpipe.errors import MissingFile, VersionNotFound
+from tests.deploy.serving import eventually
 from tests.deploy.working_copy import WorkingCopy
 from tests.project import Project
 from tests.server import Server
@@ -21,6 +23,7 @@ def test_the_working_copy_is_edited_and_deleted_and_each_run_has_the_code_it_was
 ) -> None:
     copy = WorkingCopy(tmp_path, "edited")
     first = copy.deploy(helpers="FACTOR = 2")
+    deployed_with(copy, first, prefect="3.4.0")
     waiting = copy.start(x=10)
     second = copy.deploy(helpers="FACTOR = 3")
     later = copy.start(x=10)
@@ -30,6 +33,10 @@ def test_the_working_copy_is_edited_and_deleted_and_each_run_has_the_code_it_was
     @pipeline(name="edited")
     def unlike(x: int) -> int:
         return x
+
+    here = f"prefect 3.4.0 → {version('prefect')}"
+    assert here in eventually(lambda: copy.logs(waiting), lambda text: here in text)
+    assert "other packages" not in copy.logs(later)
 
     again = unlike.with_options(store=copy.store).runs.get(waiting).replay(refresh=True)
     assert (again.output, again.version, again.replays) == (20, first, waiting)
@@ -42,6 +49,14 @@ def test_the_working_copy_is_edited_and_deleted_and_each_run_has_the_code_it_was
         (first, 20),
         (second, 30),
     ]
+
+
+def deployed_with(copy: WorkingCopy, version: str, **packages: str) -> None:
+    """Have a version say that it was deployed elsewhere."""
+    document = copy.store.versions.read(copy.name, version)
+    assert document is not None
+    document["packages"].update(packages)
+    copy.store.versions.write(copy.name, version, document)
 
 
 @pytest.mark.timeout(300)

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 
 from prefect_mlpipe.core.store import Store
@@ -108,3 +109,9 @@ class WorkingCopy:
         """What Prefect knows of a run."""
         with get_client(sync_client=True) as client:
             return client.read_flow_run(UUID(run_id))
+
+    def logs(self, run_id: str) -> str:
+        """What a run has logged."""
+        where = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(run_id)]))
+        with get_client(sync_client=True) as client:
+            return "\n".join(log.message for log in client.read_logs(where))
