@@ -88,15 +88,27 @@ def spelled_annotations(holder: Any) -> Mapping[str, Any]:
     """Return the annotations of a function, or of a class without its bases, as they are written.
 
     Since Python 3.14 they are evaluated when they are asked for, and a name may be unknown yet, or
-    be meant for a type checker alone: it stays a `ForwardRef`.
+    be meant for a type checker alone: what names it stays text, as all do in modules that say
+    `from __future__ import annotations`.
     """
     if sys.version_info >= (3, 14):
         import annotationlib
 
-        return annotationlib.get_annotations(holder, format=annotationlib.Format.FORWARDREF)
+        known = annotationlib.get_annotations(holder, format=annotationlib.Format.FORWARDREF)
+        if not any(map(_is_open, known.values())):
+            return known
+        texts = annotationlib.get_annotations(holder, format=annotationlib.Format.STRING)
+        return {name: texts[name] if _is_open(each) else each for name, each in known.items()}
     own = vars(holder) if isinstance(holder, type) else None
     spelled = getattr(holder, "__annotations__", {}) if own is None else own.get("__annotations__")
     return spelled if isinstance(spelled, Mapping) else {}  # a type of C has a descriptor there
+
+
+def _is_open(annotation: Any) -> bool:
+    """Return whether something in an annotation could not be evaluated where it stands."""
+    if isinstance(annotation, typing.ForwardRef):
+        return getattr(annotation, "__owner__", None) is not None
+    return any(map(_is_open, typing.get_args(annotation)))
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:

@@ -304,11 +304,12 @@ import json, sys
 sys.path.insert(0, FOLDER)
 import cloudpickle, helpers, log, main
 from prefect_mlpipe.core.code import CodeReader
+from prefect_mlpipe.core.shipping import ship
 for module in (helpers, log, main):
     cloudpickle.register_pickle_by_value(module)
 functions = [main.load.fn, main.finish.fn, helpers.tidy, helpers.TWICE]
 with open(COPY, "wb") as file:
-    cloudpickle.dump(functions, file)
+    file.write(ship(functions))
 """
 LOADED = """
 import json, pickle, sys
