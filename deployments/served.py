@@ -21,7 +21,10 @@ def deployments(data: str) -> list[RunnerDeployment]:
     new_model = CompletionTrigger(retrain, takes={"model": "model"})
     made = [
         retrain.to_deployment(
-            "nightly", schedules=[Cron("0 3 * * *", timezone="Europe/Paris")], tags=["digits"]
+            "nightly",
+            schedules=[Cron("0 3 * * *", timezone="Europe/Paris")],
+            parameters={"more": data},
+            tags=["digits"],
         ),
         retrain.to_deployment("new-data", triggers=[new_data], tags=["digits"]),
         score.to_deployment("new-model", triggers=[new_model], tags=["digits"]),

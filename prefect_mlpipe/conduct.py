@@ -50,6 +50,9 @@ _TRACEBACK_CHARACTERS = 20_000
 class RunReporter(Reporter, Protocol):
     """A reporter that is also told how the run ended."""
 
+    def was_cancelled(self) -> bool:
+        """Return whether somebody has cancelled the run whose process is being ended."""
+
     def ended(self, document: Mapping[str, Any]) -> None:
         """The run manifest is written: everything is known now."""
 
@@ -144,7 +147,7 @@ class Conduct:
             packed = pack(references, self.store)
             return value, Returned(references, self.store)
         except BaseException as raised:
-            state, error = _state_of(raised), raised
+            state, error = self._state_of(raised), raised
             raise
         finally:
             leases.close()
@@ -180,7 +183,10 @@ class Conduct:
                 raise self._of_parameter(error) from error
             raise
         except BaseException as error:
-            engine.abandon("Crashed", f"the run was ended by {type(error).__name__}")
+            if self._was_cancelled(error):
+                engine.abandon("Cancelled", "the run was cancelled")
+            else:
+                engine.abandon("Crashed", f"the run was ended by {type(error).__name__}")
             raise
 
     def _body(self, tracer: Tracer, engine: Engine) -> Any:
@@ -195,6 +201,16 @@ class Conduct:
                 # A Prefect task was handed an output; Prefect's own words would hide what is wrong.
                 raise error.__cause__ from None
             raise
+
+    def _state_of(self, error: BaseException) -> str:
+        if isinstance(error, RunCancelled | KeyboardInterrupt) or self._was_cancelled(error):
+            return "cancelled"
+        return "failed" if isinstance(error, Exception) else "crashed"
+
+    def _was_cancelled(self, error: BaseException) -> bool:
+        """Return whether it is for a cancellation that somebody ends this process by a signal."""
+        by_signal = not isinstance(error, Exception | KeyboardInterrupt)
+        return by_signal and self.reporter.was_cancelled()
 
     def _of_parameter(self, error: MissingFile) -> MissingFile:
         """Name the parameter that the path of a missing file came by, and the machine."""
@@ -304,12 +320,6 @@ def _work(engine: Engine) -> Iterator[Work]:
         if run.call is not None:
             run.call.failed()  # the run has ended, whatever still goes on in a thread
             yield Work(compute, run.call.failed_s, False)
-
-
-def _state_of(error: BaseException) -> str:
-    if isinstance(error, RunCancelled | KeyboardInterrupt):
-        return "cancelled"
-    return "failed" if isinstance(error, Exception) else "crashed"
 
 
 def _latest(engine: Engine) -> dict[str, dict[str, str]]:

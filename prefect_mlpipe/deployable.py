@@ -91,6 +91,7 @@ class Deployable(Flow[P, R], Generic[P, R]):
         options = {**dict(zip(names, args, strict=False)), **options}
         if not is_ours_to_freeze(self, options):
             return self, options
+        self._bound(options)  # what cannot be deployed leaves no version
         return frozen_for(self, options)
 
     def _made(self, deployment: RunnerDeployment) -> RunnerDeployment:
@@ -115,6 +116,6 @@ class Deployable(Flow[P, R], Generic[P, R]):
         return self._deployed(await deployment_id)
 
     def _bound(self, options: dict[str, Any]) -> dict[str, Any]:
-        from prefect_mlpipe.deploy.triggers import bound_triggers
+        from prefect_mlpipe.deploy.fitting import fitted
 
-        return bound_triggers(self, self.open_store, options)
+        return fitted(self, self.open_store, options)

@@ -212,6 +212,11 @@ class FlowReporter:
         if self._engine is not None:
             self._engine.outcomes.put(Cancel("The run was cancelled in Prefect."))
 
+    def was_cancelled(self) -> bool:
+        """Return whether the run is cancelled in Prefect, which tells what it serves by SIGTERM."""
+        self.cancelled = self.cancelled or self._watch.is_cancelled()
+        return self.cancelled
+
     def reading(self, run: StepRun) -> None:
         """Log why a step runs; its task run is Prefect's own."""
         if run.group is None:

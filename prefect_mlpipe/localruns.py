@@ -27,6 +27,10 @@ logger = logging.getLogger("prefect_mlpipe")
 class LogReporter:
     """Writes one line a step to the log `prefect_mlpipe`."""
 
+    def was_cancelled(self) -> bool:
+        """Nobody knows of the run who could have."""
+        return False
+
     def reading(self, run: StepRun) -> None:
         """Say nothing before the end."""
 

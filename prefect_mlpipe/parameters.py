@@ -216,6 +216,16 @@ def taken_in(schema: Mapping[str, Any]) -> list[str]:
     return [name for name, field in fields.items() if _REFERENCE_SCHEMA in field.get("anyOf", ())]
 
 
+ANY = "any"  # of what a schema does not say
+
+
+def json_types(schema: Mapping[str, Any]) -> set[str]:
+    """Return the types of JSON that a parameter takes, by its schema; `ANY` if it does not say."""
+    if "anyOf" in schema:
+        return {each for other in schema["anyOf"] for each in json_types(other)}
+    return {str(schema.get("type", ANY))}
+
+
 _OF_THE_FIELD = ("title", "description", "position", "default")
 
 

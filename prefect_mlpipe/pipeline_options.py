@@ -32,11 +32,10 @@ _REFUSED = {
 OURS = ("store", "compute", "refresh", "targets", "failures", "keep_inputs")
 
 
+# Declared as a parameter of a pipeline, `run: RunOptions = RunOptions()`, it is in the form of the
+# Prefect UI, with this docstring: it is read by who starts a run.
 class RunOptions(BaseModel):
-    """What one run may be asked besides its parameters; shown in the form of the Prefect UI.
-
-    Declare `run: RunOptions = RunOptions()` as a parameter of a pipeline to have it.
-    """
+    """What this run does differently: what it runs anew, what it leaves out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +46,9 @@ class RunOptions(BaseModel):
         [], description="Steps or groups that are wanted, with what they need; empty for all."
     )
     failures: Failures | None = Field(
-        None, description="What happens to the rest when a step fails."
+        None,
+        description="What happens to the rest when a step fails: finish what can be finished, "
+        "stop with what has begun, or cancel that too. Empty: as the pipeline says.",
     )
 
 

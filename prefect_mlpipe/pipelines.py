@@ -14,6 +14,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from prefect.exceptions import ParameterTypeError
 from prefect.flows import Flow
+from prefect.utilities.hashing import file_hash
 
 from prefect_mlpipe import active
 from prefect_mlpipe.baseline import Baseline
@@ -78,6 +80,8 @@ class Pipeline(Shipped, Deployable[P, R], Generic[P, R]):
         self.body = body
         self.options = options
         super().__init__(_runner(body, scope), persist_result=False, **flow_options)
+        # Prefect takes the file of the function that it runs, which is this one.
+        self.version = flow_options.get("version") or _file_version(body)
 
     def __repr__(self) -> str:
         return f"<pipeline '{self.name}'>"
@@ -336,6 +340,12 @@ def _runner(body: Callable[..., Any], scope: Mapping[str, Any] | None) -> Callab
         parameters=parameters, return_annotation=types.get("return", signature.return_annotation)
     )
     return run_pipeline
+
+
+def _file_version(body: Callable[..., Any]) -> str | None:
+    """Return a hash of the file of a pipeline, as Prefect has of other flows, if there is one."""
+    file = inspect.unwrap(body).__code__.co_filename
+    return file_hash(file) if os.path.isfile(file) else None
 
 
 def _refuse_body(body: Any) -> None:

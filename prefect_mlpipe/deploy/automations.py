@@ -69,7 +69,8 @@ def crash_silent_runs(
     )
     message = f"The run gave no sign of life for {within.total_seconds():.0f} s."
     action = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message)
-    return ensure(AutomationCore(name=name, trigger=trigger, actions=[action]))
+    about = f"Ends runs as Crashed that give no sign of life for {within.total_seconds():.0f} s"
+    return ensure(AutomationCore(name=name, description=about, trigger=trigger, actions=[action]))
 
 
 def notify_on_failure(block: Block | str, flows: Sequence[str] = (), name: str = FAILED) -> UUID:
@@ -88,6 +89,10 @@ def notify_on_failure(block: Block | str, flows: Sequence[str] = (), name: str =
     Raises:
         ValueError: there is no such block, or it was not saved.
     """
+    if isinstance(block, str) and block.count("/") != 1:
+        raise ValueError(
+            f"'{block}' names no block: write it as 'type/name', 'slack-webhook/alerts'"
+        )
     block = Block.load(block) if isinstance(block, str) else block  # type: ignore[assignment]
     assert isinstance(block, Block)
     block_id = block._block_document_id
@@ -106,7 +111,8 @@ def notify_on_failure(block: Block | str, flows: Sequence[str] = (), name: str =
         if isinstance(block, Webhook)
         else SendNotification(block_document_id=block_id, subject=_SUBJECT, body=_BODY)
     )
-    return ensure(AutomationCore(name=name, trigger=trigger, actions=[action]))
+    about = f"Tells of runs that ended as {', '.join(FAILURES)}"
+    return ensure(AutomationCore(name=name, description=about, trigger=trigger, actions=[action]))
 
 
 def ensure(automation: AutomationCore) -> UUID:

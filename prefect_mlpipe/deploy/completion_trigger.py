@@ -10,6 +10,8 @@ flow Prefect knows only that it has completed.
 
 from __future__ import annotations
 
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 from uuid import UUID
@@ -20,11 +22,13 @@ from prefect import Flow
 from prefect.events import DeploymentEventTrigger, ResourceSpecification
 from pydantic import Field, PrivateAttr
 
-from prefect_mlpipe.core.annotations import declared_fields
+from prefect_mlpipe.core.annotations import declared_fields, resolve_annotations
+from prefect_mlpipe.core.graph import type_name
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.deploy.completions import EVENT, Completion
 from prefect_mlpipe.deploy.outputs import RESULT
 from prefect_mlpipe.errors import InvalidPipeline
+from prefect_mlpipe.parameters import ANY, json_types
 
 COMPLETED = "prefect.flow-run.Completed"
 
@@ -64,6 +68,7 @@ class CompletionTrigger(DeploymentEventTrigger):
     only_if_changed: bool = True
 
     _compares: bool = PrivateAttr(default=False)
+    _types: dict[str, Any] = PrivateAttr(default_factory=dict)  # of what is returned, as declared
     _store_url: str | None = PrivateAttr(default=None)
 
     def __init__(
@@ -93,6 +98,7 @@ class CompletionTrigger(DeploymentEventTrigger):
         super().__init__(**{**description, **trigger_options, **given})
         self._compares = bool(takes) or (only_if_changed and _is_pipeline(prep))
         if _is_pipeline(prep):
+            self._types = _returned(prep)
             self._store_url = prep.open_store().url  # type: ignore[union-attr]
         if self._compares:
             self.expect = {EVENT}
@@ -103,28 +109,46 @@ class CompletionTrigger(DeploymentEventTrigger):
                 {"prefect.resource.role": "flow", "prefect.resource.name": upstream}
             )
 
-    def for_pipeline(self, pipeline: str, store: Store, schema: Mapping[str, Any]) -> Self:
+    def __str__(self) -> str:
+        takes = f", takes={self.takes}" if self.takes else ""
+        return f"CompletionTrigger({self.upstream}{takes})"
+
+    def for_pipeline(self, pipeline: Flow[..., Any], store: Store) -> Self:
         """Return the trigger if a pipeline can take what it would pass.
 
         Args:
-            pipeline: its name.
+            pipeline: that it starts.
             store: of the pipeline.
-            schema: JSON schema of each of its parameters.
 
         Raises:
-            InvalidPipeline: there is no such parameter, or the store is another one.
+            InvalidPipeline: there is no such parameter, it is of another type, or the store is
+                another one.
         """
         passed = {ours: theirs for theirs, ours in self.takes.items() if ours is not None}
-        for ours in passed.keys() - schema.keys():
-            raise InvalidPipeline(
-                f"Pipeline '{pipeline}' has no parameter '{ours}' that could take "
-                f"'{passed[ours]}' of '{self.upstream}'.",
-                {"trigger": f"CompletionTrigger({self.upstream}, takes={self.takes})"},
-                f"Name one of its parameters: {', '.join(schema) or 'it has none'}.",
-            )
+        for ours, theirs in passed.items():
+            if ours not in pipeline.parameters.properties:
+                names = ", ".join(pipeline.parameters.properties)
+                raise InvalidPipeline(
+                    f"Pipeline '{pipeline.name}' has no parameter '{ours}' that could take "
+                    f"'{theirs}' of '{self.upstream}'.",
+                    {"trigger": str(self)},
+                    f"Name one of its parameters: {names or 'it has none'}.",
+                )
+            made = self._types.get(theirs, Any)
+            wanted = json_types(pipeline.parameters.properties[ours])
+            if not _may_be(made, wanted):
+                raise InvalidPipeline(
+                    f"Parameter '{ours}' of pipeline '{pipeline.name}' cannot take '{theirs}' of "
+                    f"'{self.upstream}'.",
+                    {
+                        f"'{theirs}' is": type_name(made),
+                        f"'{ours}' is": " or ".join(sorted(wanted)),
+                    },
+                    "Change one of the types, or take something else.",
+                )
         if passed and self._store_url not in (None, store.url):
             raise InvalidPipeline(
-                f"Pipeline '{pipeline}' cannot take values of '{self.upstream}': they lie in "
+                f"Pipeline '{pipeline.name}' cannot take values of '{self.upstream}': they lie in "
                 "another store.",
                 {"store": store.url, f"of '{self.upstream}'": self._store_url},
                 "Give both the same store.",
@@ -167,6 +191,33 @@ def _template(name: str) -> object:
 
 def _is_pipeline(prep: object) -> bool:
     return hasattr(prep, "__mlpipe_function__")
+
+
+def _returned(prep: Any) -> dict[str, Any]:
+    """Return name → declared type of what a pipeline returns."""
+    declared = resolve_annotations(prep.fn).get("return", Any)
+    fields = declared_fields(declared)
+    parts = {} if fields is None else dict(zip(fields.names, fields.types, strict=True))
+    return {RESULT: declared, **parts}
+
+
+_JSON_TYPES: dict[Any, set[str]] = {
+    bool: {"boolean"},
+    int: {"integer", "number"},
+    float: {"number"},
+    str: {"string"},
+    type(None): {"null"},
+    dict: {"object"},
+    **{each: {"array"} for each in (list, tuple, set, frozenset)},
+}
+
+
+def _may_be(made: Any, wanted: set[str]) -> bool:
+    """Return whether a value of a type can be one of these types of JSON, as far as is known."""
+    if typing.get_origin(made) in (typing.Union, types.UnionType):
+        return any(_may_be(each, wanted) for each in typing.get_args(made))
+    known = _JSON_TYPES.get(typing.get_origin(made) or made, {ANY})
+    return ANY in known | wanted or not known.isdisjoint(wanted)
 
 
 def _refuse_unknown(prep: Flow[..., Any] | str, name: str, takes: Mapping[str, object]) -> None:

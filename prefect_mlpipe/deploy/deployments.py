@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.logging import get_logger
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import parameter_schema
 
@@ -25,6 +26,8 @@ from prefect_mlpipe.parameters import closed, taken_in
 
 if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
+
+logger = get_logger("mlpipe")
 
 _PAGE = 100
 
@@ -68,6 +71,7 @@ def note_deployed(store: Store, pipeline: str, version: str) -> None:
     deployed = store.versions.deployed(pipeline)
     if deployed[-1:] != [version]:
         store.versions.deploy(pipeline, [*deployed, version])
+    logger.info("Pipeline '%s' is deployed as version '%s'.", pipeline, version)
 
 
 def move_deployments(store: Store, pipeline: str, version: str) -> None:

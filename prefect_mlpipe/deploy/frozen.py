@@ -127,7 +127,7 @@ def restore(pipeline: str, version: str, store: str, **_: Any) -> dict[str, str]
     wanted = _made_for(run, opened, pipeline) or version
     folder = str(unpacked(opened, pipeline, wanted))
     if run is not None:
-        _warn_of_packages(run, opened, pipeline, wanted)
+        _tell(run, opened, pipeline, wanted)
     sys.path.insert(0, folder)
     os.environ.setdefault(_STORE, store)  # the run's own store, unless its environment says
     return {"directory": folder}
@@ -151,8 +151,9 @@ def _made_for(run: FlowRun | None, store: Store, pipeline: str) -> str | None:
     return version if known else None
 
 
-def _warn_of_packages(run: FlowRun, store: Store, pipeline: str, version: str) -> None:
-    """Say in the log of a run which packages are others here than where it was deployed."""
+def _tell(run: FlowRun, store: Store, pipeline: str, version: str) -> None:
+    """Say in the log of a run which version it is of, and which packages are others here."""
+    flow_run_logger(run).info("Version '%s' of pipeline '%s'", version, pipeline)
     document = store.versions.read(pipeline, version) or {}
     before = {"python": document["python"], **document["packages"]}
     here = {"python": platform.python_version(), **versions(document["packages"])}

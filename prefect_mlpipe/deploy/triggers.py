@@ -11,7 +11,7 @@ that moment is when this process begins to watch, if it is the one that serves. 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -23,9 +23,9 @@ from prefect.events import DeploymentEventTrigger, ResourceSpecification
 from pydantic import Field, PrivateAttr
 
 from prefect_mlpipe.core.store import Store
-from prefect_mlpipe.deploy.completion_trigger import CompletionTrigger
 from prefect_mlpipe.deploy.watches import EVENT, Pattern, Per, Seconds, Uri, Watch, as_uri
 from prefect_mlpipe.errors import InvalidPipeline
+from prefect_mlpipe.parameters import ANY, json_types
 
 _PATH = "{{ event.payload.path }}"
 _PATHS = {
@@ -117,24 +117,28 @@ class DataChangeTrigger(DeploymentEventTrigger):
         if parameter is not None:
             self.parameters = {parameter: _PATH, **(self.parameters or {})}
 
-    def for_pipeline(self, pipeline: str, store: Store, schema: Mapping[str, Any]) -> Self:
+    def __str__(self) -> str:
+        parameter = f", parameter={self.parameter!r}" if self.parameter else ""
+        return f"DataChangeTrigger({self.uri!r}{parameter})"
+
+    def for_pipeline(self, pipeline: Flow[..., Any], store: Store) -> Self:
         """Return a copy that keeps its state in a store and passes the path as the type asks.
 
         Args:
-            pipeline: its name.
+            pipeline: that it starts.
             store: of the pipeline.
-            schema: JSON schema of each of its parameters.
 
         Raises:
             InvalidPipeline: there is no such parameter, it cannot take what it would get, or the
                 store lies in what is watched.
         """
-        self._refuse_store(pipeline, store)
+        self._refuse_store(pipeline.name, store)
         bound = self.model_copy()
         bound._store = store
         given = dict(self.parameters or {})
         if self.parameter is not None and given[self.parameter] == _PATH:
-            bound.parameters = {**given, self.parameter: self._told(pipeline, schema)}
+            told = self._told(pipeline.name, pipeline.parameters.properties)
+            bound.parameters = {**given, self.parameter: told}
         return bound
 
     def _told(self, pipeline: str, schema: Mapping[str, Any]) -> object:
@@ -143,18 +147,25 @@ class DataChangeTrigger(DeploymentEventTrigger):
             raise InvalidPipeline(
                 f"Pipeline '{pipeline}' has no parameter '{self.parameter}' for the path of changed"
                 " data.",
-                {"trigger": f"DataChangeTrigger({self.uri!r}, parameter={self.parameter!r})"},
+                {"trigger": str(self)},
                 f"Name one of its parameters: {', '.join(schema) or 'it has none'}.",
             )
-        kinds = list(_kinds(schema[self.parameter]))
-        if any(kind.get("type") == "array" for kind in kinds):
+        types = json_types(schema[self.parameter])
+        if "array" in types:
             return _PATHS
+        if types.isdisjoint({"string", ANY}):
+            raise InvalidPipeline(
+                f"Parameter '{self.parameter}' of pipeline '{pipeline}' takes no path.",
+                {"trigger": str(self), "it takes": " or ".join(sorted(types - {"null"}))},
+                "Name a parameter that is a File, a Folder, a str, or a list of them.",
+            )
+        kinds = _kinds(schema[self.parameter])
         files = any(kind.get("format") == "file-path" for kind in kinds)
         if files and self.per == "run" and self._is_folder:
             raise InvalidPipeline(
                 f"Parameter '{self.parameter}' of pipeline '{pipeline}' takes one file, but a run"
                 " starts for a burst of many.",
-                {"trigger": f"DataChangeTrigger({self.uri!r}, parameter={self.parameter!r})"},
+                {"trigger": str(self)},
                 "Say per='file' for a run per file, or declare the parameter a Folder, or a list.",
             )
         return _PATH
@@ -194,22 +205,6 @@ class DataChangeTrigger(DeploymentEventTrigger):
         watch = self.watch(deployment_id)
         self.match = ResourceSpecification.model_validate(watch.labels())
         watch_here(watch, self._store, deployment_id)
-
-
-def bound_triggers(
-    pipeline: Flow[..., Any], store: Callable[[], Store], given: dict[str, Any]
-) -> dict[str, Any]:
-    """Return options of a deployment with the triggers of ours bound to its pipeline."""
-    if not given.get("triggers"):
-        return given
-    schema = pipeline.parameters.properties
-    triggers = [
-        one.for_pipeline(pipeline.name, store(), schema)
-        if isinstance(one, DataChangeTrigger | CompletionTrigger)
-        else one
-        for one in given["triggers"]
-    ]
-    return {**given, "triggers": triggers}
 
 
 def _kinds(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

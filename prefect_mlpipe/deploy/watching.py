@@ -102,7 +102,7 @@ class WatchThread:
                 waker.pause(wait)
 
     def _is_ours(self) -> bool:
-        return self.deployment_id is None or _is_served(self.deployment_id)
+        return self.deployment_id is None or bool(_is_served(self.deployment_id))
 
 
 def watch_here(watch: Watch, store: Store | None, deployment_id: UUID) -> None:
@@ -194,13 +194,21 @@ def look_once(watches: Sequence[Watch], store: Store | None = None) -> int:
 
 
 def requested() -> list[Watch]:
-    """What the automations of the server wait for, if no serving process watches it."""
+    """What the automations of the server wait for, if no serving process watches it.
+
+    Not what automations wait for that have outlived their deployments.
+    """
     return [
         watch
         for automation in map(Automation.model_validate, _waiting())
+        if _is_for_workers(automation)
         for watch in _asked(automation)
-        if not any(_is_served(id) for id in _deployments(automation))
     ]
+
+
+def _is_for_workers(automation: Automation) -> bool:
+    served = [_is_served(id) for id in _deployments(automation)]
+    return not any(served) and (not served or any(each is not None for each in served))
 
 
 def _watcher(watch: Watch, store: Store | None, known_at: float) -> Watcher:
@@ -224,12 +232,13 @@ def _complain(watch: Watch | None, error: Exception, before: str) -> str:
     return said
 
 
-def _is_served(deployment_id: UUID) -> bool:
+def _is_served(deployment_id: UUID) -> bool | None:
+    """Return whether a process serves a deployment, and not workers; `None` if it was deleted."""
     with get_client(sync_client=True) as client:
         try:
             return client.read_deployment(deployment_id).work_pool_name is None
         except ObjectNotFound:
-            return False
+            return None
 
 
 def _waiting() -> Iterator[Mapping[str, Any]]:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from prefect_mlpipe.compute.threads import DaemonPool
+from prefect_mlpipe.doctor.automations import triggers
 from prefect_mlpipe.doctor.computes import computes, gpu
 from prefect_mlpipe.doctor.deployments import (
     data_watchers,
@@ -51,6 +52,7 @@ OF_THE_SERVER: Final[Sequence[Check]] = (
     serving,
     work_pools,
     data_watchers,
+    triggers,
 )
 
 

@@ -135,23 +135,31 @@ class RunWatch:
     def _wait_until(self, moment: float) -> bool:
         return self._closed.wait(max(0.0, moment - time.monotonic()))
 
+    def is_cancelled(self) -> bool:
+        """Ask now whether the run is being cancelled; not if the API does not answer."""
+        with _own_client() as client:
+            return self._is_cancelled(client)
+
     def _look(self, client: SyncPrefectClient) -> bool:
         """Read the state once; True when nothing more is to be looked for."""
-        try:
-            answer: Any = client.request(
-                "GET", "/flow_runs/{id}", path_params={"id": self._flow_run_id}
-            ).json()
-            if answer["state_type"] not in _CANCELLED or self._closed.is_set():
-                return False
-        except Exception:  # the next look may succeed; trouble with the API never ends a run
-            self.lost_sight = True
-            self._logger.debug("The state of the flow run could not be read", exc_info=True)
+        if not self._is_cancelled(client) or self._closed.is_set():
             return False
         try:
             self._on_cancel()
         except Exception:  # a thread has nobody to raise to: the run's log has to say it
             self._logger.exception("The flow run is cancelled, but stopping its steps failed")
         return True
+
+    def _is_cancelled(self, client: SyncPrefectClient) -> bool:
+        try:
+            answer: Any = client.request(
+                "GET", "/flow_runs/{id}", path_params={"id": self._flow_run_id}
+            ).json()
+            return answer["state_type"] in _CANCELLED
+        except Exception:  # the next look may succeed; trouble with the API never ends a run
+            self.lost_sight = True
+            self._logger.debug("The state of the flow run could not be read", exc_info=True)
+            return False
 
 
 def _own_client() -> SyncPrefectClient:

@@ -21,14 +21,14 @@ DEPLOYMENT = UUID("00000000-0000-0000-0000-000000000001")
 
 
 class Prepared(NamedTuple):
-    table: dict[str, int]
+    table: list[int]
     rows: int
 
 
 @pipeline
 def prep() -> Prepared:
     """Returns two fields."""
-    return Prepared({}, 0)
+    return Prepared([], 0)
 
 
 @pipeline
@@ -147,6 +147,37 @@ def test_what_cannot_be_is_refused_with_the_ways_out(tmp_path: Path) -> None:
     elsewhere = prep.with_options(store=str(tmp_path))
     with pytest.raises(InvalidPipeline, match="another store"):
         bound(CompletionTrigger(elsewhere, takes={"table": "features"}))
+
+
+def test_what_could_start_no_run_is_refused() -> None:
+    with pytest.raises(InvalidPipeline, match=r"(?s)'features'.*cannot take 'rows'.*int.*array"):
+        bound(CompletionTrigger(prep, takes={"rows": "features"}))
+    with pytest.raises(InvalidPipeline, match=r"(?s)no run of pipeline 'score'.*'features'"):
+        bound(CompletionTrigger(prep))
+    with pytest.raises(InvalidPipeline, match=r"(?s)depth.*'deep' is not of type 'integer'"):
+        bound(CompletionTrigger(prep, parameters={"features": [1], "depth": "deep"}))
+    bound(CompletionTrigger(prep, parameters={"features": [1]}))
+    score.to_deployment("after", triggers=[CompletionTrigger(prep)], parameters={"features": [1]})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"featuers": [1]}, "'featuers' was unexpected(.|\n)*features, depth"),
+        ({"depth": "deep"}, "parameter +depth(.|\n)*not of type 'integer'"),
+        ({"features": [1, "a"]}, "features.1"),
+    ],
+)
+def test_parameters_that_no_run_could_have_are_refused(wrong: Any, said: str) -> None:
+    with pytest.raises(InvalidPipeline, match=said):
+        score.to_deployment("wrong", parameters=wrong)
+
+
+def test_what_prefect_fills_in_later_is_left_to_it() -> None:
+    later = {"__prefect_kind": "workspace_variable", "variable_name": "depth"}
+    made = score.to_deployment("later", parameters={"features": [1], "depth": later})
+    assert isinstance(made, RunnerDeployment)
+    assert made.parameters["depth"] == later
 
 
 def test_further_parameters_go_along() -> None:

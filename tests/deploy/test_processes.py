@@ -156,7 +156,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_retrained_model_and_new_data_start_what_waits_for_them(processes: Processes) -> None:
-    run = processes.run("retrain/nightly", trees=5)
+    run = processes.run("retrain/nightly")
     assert processes.state(run, "Completed") == "Completed", processes.logs()
 
     def scored() -> list[Any]:
@@ -166,9 +166,9 @@ def test_a_retrained_model_and_new_data_start_what_waits_for_them(processes: Pro
     assert ended(first) == ["Completed"], processes.logs()
     assert first[0].parameters["model"]["$mlpipe"].endswith("ExtraTreesClassifier")
 
-    again = processes.run("retrain/nightly", trees=5)
+    again = processes.run("retrain/nightly")
     assert processes.state(again, "Completed") == "Completed"
-    assert processes.task_runs(again, 2) == {"load": "Cached", "train": "Cached"}
+    assert set(processes.task_runs(again, 3).values()) == {"Cached"}
 
     eventually(lambda: (processes.folder / "store" / "watches").glob("*more-digits*"), any, 60)
     scans = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
@@ -180,6 +180,9 @@ def test_a_retrained_model_and_new_data_start_what_waits_for_them(processes: Pro
     assert new.parameters == {"more": str(processes.folder / "data")}
     both = eventually(scored, lambda runs: len(runs) == 2 and ended(runs), WITHIN_S)
     assert ended(both) == ["Completed", "Completed"], processes.logs()
+    nightly = processes.run("retrain/nightly")
+    assert processes.state(nightly, "Completed") == "Completed"
+    assert set(processes.task_runs(nightly, 3).values()) == {"Cached"}, "the new data is forgotten"
 
 
 @pytest.mark.timeout(600)
@@ -236,3 +239,9 @@ def test_what_is_served_by_hand_is_what_the_yaml_says(monkeypatch: pytest.Monkey
     written = yaml.safe_load((ROOT / "deployments" / "prefect.yaml").read_text())["deployments"]
     entrypoints = {one["name"]: one["entrypoint"].rpartition(":")[2] for one in written}
     assert found == {f"{flow}/{name}" for name, flow in entrypoints.items()}
+    parameters = {one.name: one.parameters for one in deployments("/data/digits")}
+    data = {one["name"]: one.get("parameters", {}) for one in written}
+    assert parameters == {
+        name: {n: v.replace("{{ $MLPIPE_DATA }}", "/data/digits") for n, v in each.items()}
+        for name, each in data.items()
+    }

@@ -129,9 +129,7 @@ def test_for_a_work_pool_somebody_else_watches_and_tells_a_burst_once(
     raw.mkdir()
     with get_client(sync_client=True) as client:
         client.request("POST", "/work_pools/", json={"name": "watched", "type": "process"})
-    trigger = DataChangeTrigger(raw, settle=0, parameter="paths").for_pipeline(
-        "score", store, score.parameters.properties
-    )
+    trigger = DataChangeTrigger(raw, settle=0, parameter="paths").for_pipeline(score, store)
     deployment = score.to_deployment("new-data", work_pool_name="watched", triggers=[trigger])
     assert isinstance(deployment, RunnerDeployment)
     deployment_id = deployment.apply()

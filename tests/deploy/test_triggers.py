@@ -23,7 +23,10 @@ DEPLOYMENT = UUID("00000000-0000-0000-0000-000000000001")
 
 @pipeline
 def digits(
-    csv: File = File("a.csv"), files: list[File] | None = None, folder: Folder | None = None
+    csv: File = File("a.csv"),
+    files: list[File] | None = None,
+    folder: Folder | None = None,
+    depth: int | None = 3,
 ) -> None:
     """Takes paths in all the ways."""
 
@@ -156,8 +159,13 @@ def test_a_burst_for_a_parameter_that_takes_one_file_is_refused_with_the_ways_ou
 
 
 def test_an_unknown_parameter_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InvalidPipeline, match=r"'cvs'(.|\n)*csv, files, folder"):
+    with pytest.raises(InvalidPipeline, match=r"'cvs'(.|\n)*csv, files, folder, depth"):
         parameters(DataChangeTrigger("raw/", parameter="cvs"))
+
+
+def test_a_parameter_that_takes_no_path_is_refused() -> None:
+    with pytest.raises(InvalidPipeline, match=r"'depth'.*takes no path(.|\n)*integer"):
+        parameters(DataChangeTrigger("raw/", parameter="depth"))
 
 
 def test_a_store_in_the_watched_folder_is_refused(tmp_path: Path) -> None:

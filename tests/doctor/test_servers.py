@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,6 +19,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import WorkerStatus
 from prefect.deployments.runner import RunnerDeployment
+from prefect.events import DeploymentEventTrigger, emit_event
 from prefect.schedules import Cron
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
@@ -30,8 +32,10 @@ from prefect.states import Scheduled
 
 from prefect_mlpipe import DataChangeTrigger
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.deploy.listing import KNOWN_S
 from prefect_mlpipe.deploy.watching import look_once, requested, stop_watching
 from prefect_mlpipe.doctor import deployments, examining
+from prefect_mlpipe.doctor.automations import triggers
 from prefect_mlpipe.doctor.deployments import (
     data_watchers,
     late_runs,
@@ -48,6 +52,7 @@ from prefect_mlpipe.doctor.server import (
     ui,
 )
 from tests.cli.conftest import Mlpipe, folder, mlpipe
+from tests.deploy.serving import eventually
 from tests.server import Server, free_port
 
 __all__ = ["folder", "mlpipe"]
@@ -270,9 +275,7 @@ def test_data_that_nobody_watches_is_a_problem(
 ) -> None:
     raw, kept = tmp_path / "raw", Store(tmp_path / "store", cache_folder=str(tmp_path / "cache"))
     raw.mkdir()
-    trigger = DataChangeTrigger(raw, parameter="paths").for_pipeline(
-        "nightly", kept, nightly.parameters.properties
-    )
+    trigger = DataChangeTrigger(raw, parameter="paths").for_pipeline(nightly, kept)
     with get_client(sync_client=True) as client:
         client.request("POST", "/work_pools/", json={"name": "watchless", "type": "process"})
     deployed(gone, "new-data", work_pool_name="watchless", triggers=[trigger])
@@ -282,3 +285,45 @@ def test_data_that_nobody_watches_is_a_problem(
     look_once([watch for watch in requested() if watch.uri == str(raw)], kept)
     assert str(raw) not in data_watchers(Look()).facts.get("never looked at", "")
     kept.stat_index.close()
+
+
+def test_a_trigger_that_starts_nothing_is_a_warning_with_the_reason(
+    api: Server, gone: list[UUID]
+) -> None:
+    expect = {f"asked for {gone!r} {id(gone)}"}
+    trigger = DeploymentEventTrigger(expect=expect, parameters={"depth": 3}, name="asks in vain")
+    deployed(gone, "in-vain", triggers=[trigger], enforce_parameter_schema=True)
+    closed = {"type": "object", "properties": {}, "additionalProperties": False}
+    with get_client(sync_client=True) as client:
+        path = f"/deployments/{gone[0]}"
+        client.request("PATCH", path, json={"parameter_openapi_schema": closed})
+    time.sleep(KNOWN_S)
+    emit_event(expect.copy().pop(), {"prefect.resource.id": "tests.doctor"})
+    finding = eventually(
+        lambda: triggers(Look()), lambda seen: "asks in vain" in seen.facts, within_s=60
+    )
+    assert "depth" in finding.facts["asks in vain"], finding
+    assert finding.state == "warning"
+
+
+def test_an_automation_that_has_outlived_its_deployment_is_a_warning_and_is_not_watched_for(
+    api: Server, tmp_path: Path
+) -> None:
+    raw, kept = tmp_path / "left", Store(tmp_path / "store", cache_folder=str(tmp_path / "cache"))
+    raw.mkdir()
+    with get_client(sync_client=True) as client:
+        client.request("POST", "/work_pools/", json={"name": "deleted", "type": "process"})
+    trigger = DataChangeTrigger(raw, parameter="paths", name="left behind")
+    bound = trigger.for_pipeline(nightly, kept)
+    made: list[UUID] = []
+    deployed(made, "deleted", work_pool_name="deleted", triggers=[bound])
+    assert str(raw) in [watch.uri for watch in requested()]
+    with get_client(sync_client=True) as client:
+        client.delete_deployment(made[0])
+    assert str(raw) not in [watch.uri for watch in requested()]
+    finding = found(triggers, "warning")
+    assert "left behind" in finding.facts["for deleted deployments"]
+    with get_client(sync_client=True) as client:
+        for automation in client.read_automations_by_name("left behind"):
+            client.delete_automation(automation.id)
+    assert "left behind" not in triggers(Look()).facts.get("for deleted deployments", "")

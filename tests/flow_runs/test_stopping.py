@@ -94,6 +94,20 @@ def test_cancelling_in_prefect_stops_the_run_of_a_plain_script(
     leaves_a_run_manifest_and_resumes(name, script, seen, tmp_path, store, "cancelled")
 
 
+def test_a_process_that_is_ended_for_a_cancellation_leaves_a_cancelled_run(
+    script: Callable[..., Script], seen: Seen, tmp_path: Path, store: str
+) -> None:
+    name = "cancelled by who serves it"
+
+    def cancel(running: Script) -> None:
+        seen.api.client.set_flow_run_state(seen.flow_run(name)["id"], Cancelling())
+        running.signal(signal.SIGTERM)
+
+    _, states = stopped(name, script, seen, tmp_path, cancel)
+    assert states == {"quick": "Completed", "slow": "Cancelled", "last": "Cancelled"}
+    leaves_a_run_manifest_and_resumes(name, script, seen, tmp_path, store, "cancelled")
+
+
 @pytest.mark.parametrize(
     ("number", "state"),
     [(signal.SIGINT, "cancelled"), (signal.SIGTERM, "crashed")],
