@@ -25,11 +25,13 @@ import pytest
 import yaml
 
 from prefect_mlpipe.deploy.automations import crash_silent_runs
+from prefect_mlpipe.reporting.api import server_environment
 from tests.deploy.serving import SLOW, ended, eventually, flow_runs
 from tests.postgres import running_postgres
 from tests.server import Server, guarded_server
 
 ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 WITHIN_S = 90
 
 SLOW_YAML = """
@@ -221,6 +223,9 @@ def test_the_compose_file_has_the_same_processes_and_says_what_each_needs() -> N
         assert environment["PREFECT_API_URL"] == "http://server:4200/api"
         assert "$" in environment["PREFECT_API_AUTH_STRING"]
         assert services[name]["depends_on"] == {"server": {"condition": "service_healthy"}}
+    advised = server_environment()
+    assert advised.items() <= services["server"]["environment"].items()
+    assert all(f"{name}={value}" in README.read_text() for name, value in advised.items())
     assert (
         "postgresql+asyncpg"
         in (services["server"]["environment"]["PREFECT_API_DATABASE_CONNECTION_URL"])
