@@ -213,12 +213,12 @@ def test_a_store_that_cannot_be_used_ends_with_4(mlpipe: Mlpipe, folder: Path) -
     assert said.json["error"]["advice"]
 
 
-def test_an_api_that_does_not_answer_ends_with_4(
-    mlpipe: Mlpipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("words", [["run", SUMS], ["watch", "--once"]])
+def test_an_api_that_does_not_answer_ends_with_4(mlpipe: Mlpipe, words: list[str]) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
-        said = mlpipe("run", SUMS, "--json")
+        said = mlpipe(*words, "--json")
     assert said.code == 4
     assert said.json["error"]["type"] == "PrefectUnavailable"
+    assert said.json["error"]["facts"]["PREFECT_API_URL"] == "http://127.0.0.1:1/api"
