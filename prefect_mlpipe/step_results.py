@@ -13,9 +13,9 @@ from typing import Any, Final
 from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.telling.describing import seconds_text
 from prefect_mlpipe.errors import OutputError, ValueMissing
 from prefect_mlpipe.explaining import Side, explanation, moment, side_of, side_of_record
-from prefect_mlpipe.reporting.summary import seconds_text
 
 Json = Any
 

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from prefect_mlpipe.core.telling.describing import seconds_text
+
 # what happened, in the order in which it matters to a reader
 OUTCOMES = ("failed", "cancelled", "skipped", "ran", "reused")
 
@@ -70,18 +72,6 @@ def cost_text(cost: float | None, saved: float | None) -> str:
 
 def _amount(cost: float) -> str:
     return f"{cost:,.2f}" if cost >= 0.995 else f"{cost:.2g}"
-
-
-def seconds_text(seconds: float) -> str:
-    """As in '0.04 s', '3.2 s', '12 min 5 s', '3 h 20 min'."""
-    if seconds < 0.1:
-        return f"{seconds:.2g} s" if seconds >= 0.001 else "0 s"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def size_text(size_bytes: float) -> str:

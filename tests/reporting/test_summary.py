@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from prefect_mlpipe.core.telling.describing import seconds_text
 from prefect_mlpipe.reporting.summary import (
     MAX_ROWS,
     StepRow,
@@ -9,7 +10,6 @@ from prefect_mlpipe.reporting.summary import (
     escaped,
     markdown,
     saved_text,
-    seconds_text,
     size_text,
 )
 
@@ -18,7 +18,8 @@ from prefect_mlpipe.reporting.summary import (
     ("seconds", "text"),
     [
         (0, "0 s"),
-        (0.0004, "0 s"),
+        (0.0004, "< 1 ms"),
+        (0.001, "0.001 s"),
         (0.004, "0.004 s"),
         (0.0567, "0.057 s"),
         (0.1, "0.1 s"),
