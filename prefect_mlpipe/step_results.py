@@ -166,6 +166,12 @@ class StepResult:
         error: str | None = self._entry["error"]
         return error
 
+    @property
+    def cause(self) -> str | None:
+        """Type of its error, and the first line of its message."""
+        cause: str | None = self._entry["cause"]
+        return cause
+
     def explain(self) -> str:
         """Return why it ran or was reused, with what was compared: old and new, as text.
 

@@ -251,6 +251,7 @@ def _account(row: StepRow) -> str:
     facts = [
         seconds_text(row.seconds) if row.seconds else "",
         size_text(row.size_bytes) if row.size_bytes else "",
+        row.metrics,
     ]
     return "  ".join(filter(None, [why, *facts]))
 
