@@ -5,13 +5,14 @@ Knows how runs lie in a store. `pipeline.runs` is the same for one pipeline, and
 
 from __future__ import annotations
 
+import difflib
 import heapq
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.errors import RunNotFound
-from prefect_mlpipe.runs import Run, Runs
+from prefect_mlpipe.runs import NO_MANIFEST, Run, Runs
 
 
 class AllRuns:
@@ -41,6 +42,24 @@ class AllRuns:
         """Return the newest runs, or the newest with a state."""
         return [*islice((run for run in self if state is None or run.state == state), limit)]
 
+    def require(self) -> None:
+        """Refuse a name under which no pipeline has a run in this store.
+
+        Raises:
+            RunNotFound: it says which pipelines have.
+        """
+        known = self._store.runs.pipelines()
+        if self._pipeline is None or self._pipeline in known:
+            return
+        near = difflib.get_close_matches(self._pipeline, known)
+        raise RunNotFound(
+            f"No pipeline '{self._pipeline}' has a run in this store.",
+            {"store": self._store.url, "pipelines": _shown(known)},
+            f"Did you mean {' or '.join(map(repr, near))}?"
+            if near
+            else "Name one of these, or look in the store that it ran with.",
+        )
+
     def get(self, run: str) -> Run:
         """Return a run by id or name; the newest one for `last`.
 
@@ -51,10 +70,11 @@ class AllRuns:
             (each for each in self if run in (each.name, "last")), None
         )
         if found is None:
+            self.require()
             raise RunNotFound(
                 f"There is no run '{run}' in this store.",
                 {"store": self._store.url, "pipelines": _shown(self.pipelines)},
-                "See `mlpipe runs ls`, or look in the store that it ran with.",
+                f"See `mlpipe runs ls`, or look in the store that it ran with. {NO_MANIFEST}",
             )
         return found
 

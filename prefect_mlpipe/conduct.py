@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from prefect_mlpipe.core.graph import Graph, Node, Output, replace_outputs
 from prefect_mlpipe.core.heap import settled_heap
 from prefect_mlpipe.core.nested import items_in
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.telling.errors import in_one_line, whole, with_traceback
 from prefect_mlpipe.current import Current, current
 from prefect_mlpipe.engine.calls import load
 from prefect_mlpipe.engine.deciding import Decider
@@ -43,8 +43,6 @@ from prefect_mlpipe.replays import Replay, path_of, taken_up
 from prefect_mlpipe.runs import plain
 from prefect_mlpipe.settings import Failures
 from prefect_mlpipe.tracing import Tracer
-
-_TRACEBACK_CHARACTERS = 20_000
 
 
 class RunReporter(Reporter, Protocol):
@@ -359,7 +357,8 @@ class Ending:
             "name": self.info.name,
             "pipeline": self.info.pipeline,
             "state": self.state,
-            "error": error_text(self.error),
+            "error": with_traceback(self.error),
+            "cause": whole(self.error),
             "started": self.started,
             "ended": self.started + self.seconds,
             "parameters": {name: plain(value) for name, value in self.info.parameters.items()},
@@ -408,8 +407,8 @@ def _entry(run: StepRun, run_name: str, baseline: Baseline) -> dict[str, Any]:
         "ended": run.ended,
         "metrics": _metrics(run),
         "logs": run.call.current.logs if run.call is not None else [],
-        "error": error_text(run.error),
-        "cause": cause_text(run.error),
+        "error": with_traceback(run.error),
+        "cause": in_one_line(run.error),
         "compute": run.node.step.compute or "default",
         "task_run_id": None if run.task_run_id is None else str(run.task_run_id),
     }
@@ -419,20 +418,3 @@ def _metrics(run: StepRun) -> Mapping[str, Any]:
     if run.record is not None:
         return run.record.metrics
     return run.call.current.metrics if run.call is not None else {}  # partial, of a failed step
-
-
-def cause_text(error: BaseException | None) -> str | None:
-    """Return an error in one line: its type, and the first line of its message."""
-    if error is None:
-        return None
-    name = type(error).__name__
-    lines = traceback.format_exception_only(error)  # says so where an error has no text
-    message = next((text for text in lines if name in text), lines[-1]).partition(": ")[2]
-    return f"{name}: {message}".partition("\n")[0].removesuffix(": ")
-
-
-def error_text(error: BaseException | None) -> str | None:
-    """Return an error with its traceback, the end of it where it is long."""
-    if error is None:
-        return None
-    return "".join(traceback.format_exception(error))[-_TRACEBACK_CHARACTERS:].strip()

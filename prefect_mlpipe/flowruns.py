@@ -40,7 +40,7 @@ from prefect_mlpipe.reporting.api import ensure_api
 from prefect_mlpipe.reporting.artifacts import artifact_key, create_summary
 from prefect_mlpipe.reporting.map_progress import MapCount, ProgressArtifacts
 from prefect_mlpipe.reporting.posting import ended_task_runs
-from prefect_mlpipe.reporting.summary import StepRow, cost_text, counts_text
+from prefect_mlpipe.reporting.summary import StepRow, cost_text, counts_text, metrics_text
 from prefect_mlpipe.reporting.task_runs import BulkReporter, TaskRunReport, task_run_ids
 from prefect_mlpipe.reporting.terminal import Progress, say, summary_text
 from prefect_mlpipe.reporting.watch import RunWatch, without_prefect_heartbeat
@@ -365,7 +365,8 @@ def summary_rows(document: Mapping[str, Any]) -> list[StepRow]:
     rows = []
     for name in (entry["name"] for entry in document["nodes"] if entry["group"] is None):
         row = _row(entries[name])
-        members = [_row(entries[item]) for item in entries.items_of(name)]
+        items = [entries[item] for item in entries.items_of(name)]
+        members = [_row(item) for item in items]
         if members:
             row = replace(
                 row,
@@ -373,6 +374,7 @@ def summary_rows(document: Mapping[str, Any]) -> list[StepRow]:
                 seconds=sum(member.seconds for member in members),
                 size_bytes=sum(member.size_bytes for member in members),
                 saved_seconds=sum(member.saved_seconds for member in members),
+                metrics=metrics_text(item["metrics"] for item in items),
             )
         rows.append(row)
     return rows
@@ -388,7 +390,13 @@ def _row(entry: Mapping[str, Any]) -> StepRow:
     size = entry["bytes"]
     seconds = entry["duration_s"] or 0.0
     return StepRow(
-        entry["name"], state, why, 0.0 if reused else seconds, size, seconds if reused else 0.0
+        entry["name"],
+        state,
+        why,
+        0.0 if reused else seconds,
+        size,
+        seconds if reused else 0.0,
+        metrics_text([entry["metrics"]]),
     )
 
 

@@ -14,12 +14,14 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import logging
 import os
 import pathlib
 import re
+import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -83,6 +85,22 @@ def show(name: str, value: Any, store: Callable[[], Store]) -> Any:
             "Pass plain data; make what cannot be stored in a step. Nothing ran.",
         ) from error
     return _reference(stored, store())
+
+
+@contextmanager
+def refused_in_silence() -> Iterator[None]:
+    """Keep Prefect from logging which parameter it refuses: our error says that better."""
+    here, logger = threading.get_ident(), logging.getLogger("prefect.flows")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        said = record.getMessage().startswith("Parameter validation failed")
+        return not said or record.thread != here
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def refer(name: str, returned: Any, store: Store) -> Any:

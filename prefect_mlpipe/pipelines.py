@@ -39,7 +39,7 @@ from prefect_mlpipe.engine.keying import Keyer
 from prefect_mlpipe.engine.outputs import Outputs
 from prefect_mlpipe.engine.selection import Selection
 from prefect_mlpipe.errors import InvalidParameters, InvalidPipeline
-from prefect_mlpipe.parameters import restore, show
+from prefect_mlpipe.parameters import refused_in_silence, restore, show
 from prefect_mlpipe.pipeline_options import (
     OURS,
     PipelineOptions,
@@ -279,7 +279,8 @@ class Pipeline(Shipped, Deployable[P, R], Generic[P, R]):
             )
         parameters = restore(parameters, self.open_store)
         try:
-            return super().validate_parameters(parameters)
+            with refused_in_silence():
+                return super().validate_parameters(parameters)
         except ParameterTypeError as error:
             raise InvalidParameters(
                 f"Pipeline '{self.name}' was called with a parameter of a wrong type.",

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefect_mlpipe.core.manifest import Reason, sentences
-from prefect_mlpipe.reporting.summary import seconds_text
+from prefect_mlpipe.core.telling.describing import seconds_text
 
 _FOLDED_FROM: Final = 30  # steps: a shorter plan has a row for each
 _SHOWN_REASONS: Final = 3

@@ -11,7 +11,7 @@ import builtins
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -27,6 +27,10 @@ from prefect_mlpipe.step_results import StepResult
 
 Json = Any
 Replayer = Callable[..., str]  # run manifest, what is asked → id of the new run
+NO_MANIFEST: Final = (
+    "A run that goes on, or whose process was killed, has left nothing there: what is known of it "
+    "is on its page in Prefect."
+)
 
 
 def plain(value: Any) -> Any:
@@ -131,9 +135,16 @@ class Run:
 
     @property
     def error(self) -> str | None:
-        """Type and message of what ended it."""
+        """What ended it, with the traceback; `None` if it is completed."""
         error: str | None = self._document["error"]
         return error
+
+    @property
+    def cause(self) -> str | None:
+        """Type and message of what ended it; `None` if it is completed."""
+        # the manifests of earlier releases have the traceback only
+        cause: str | None = self._document.get("cause", self.error)
+        return cause
 
     @property
     def version(self) -> str | None:
@@ -338,5 +349,5 @@ class Runs:
         raise RunNotFound(
             f"Pipeline '{self._pipeline}' has no run '{run_id}' in this store.",
             {"store": self._store.url},
-            "See .runs.list().",
+            f"See .runs.list(). {NO_MANIFEST}",
         )

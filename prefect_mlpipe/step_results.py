@@ -13,9 +13,9 @@ from typing import Any, Final
 from prefect_mlpipe.core.manifest import Reason
 from prefect_mlpipe.core.record import Record, StoredValue
 from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.core.telling.describing import seconds_text
 from prefect_mlpipe.errors import OutputError, ValueMissing
 from prefect_mlpipe.explaining import Side, explanation, moment, side_of, side_of_record
-from prefect_mlpipe.reporting.summary import seconds_text
 
 Json = Any
 
@@ -165,6 +165,12 @@ class StepResult:
         """Type and message of its error, with the traceback."""
         error: str | None = self._entry["error"]
         return error
+
+    @property
+    def cause(self) -> str | None:
+        """Type of its error, and the first line of its message."""
+        cause: str | None = self._entry["cause"]
+        return cause
 
     def explain(self) -> str:
         """Return why it ran or was reused, with what was compared: old and new, as text.

@@ -14,10 +14,10 @@ import pytest
 from prefect_mlpipe import current, log_metrics, pipeline, step
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.core.upkeep import pruning
-from prefect_mlpipe.errors import OutputError, RunNotFound
+from prefect_mlpipe.errors import MissingFile, OutputError, RunNotFound
 from prefect_mlpipe.flowruns import summary_rows
 from prefect_mlpipe.reporting.terminal import summary_text
-from prefect_mlpipe.runs import Runs
+from prefect_mlpipe.runs import Run, Runs
 from tests.project import Project, ran
 
 
@@ -135,6 +135,41 @@ def test_the_summary_says_why_in_the_words_of_the_reasons(project: Project) -> N
     assert rows["load"].why == "; ".join(map(str, run["load"].reasons))
     assert rows["load"].why in summary_text("digits", [*rows.values()], 1.0)
     assert rows["double"].why == "2 reused"
+    assert rows["load"].metrics == "rows=5, share=0.5, seen=[1, 2]"
+    assert rows["double"].metrics == "x=1…2"  # of reused items, too
+    assert rows["load"].metrics in summary_text("digits", [*rows.values()], 1.0)
+
+
+@step
+def refusing(why: str) -> int:
+    raise MissingFile(f"'{why}' is not there.", {"path": why}, "Make it.")
+
+
+@pipeline
+def refused(whys: list[str]) -> None:
+    for why in whys:
+        refusing(why)
+
+
+def test_the_cause_of_a_run_is_its_whole_error_without_the_traceback(project: Project) -> None:
+    owned = project.own(refused)
+    with pytest.raises(MissingFile):
+        owned.local(["a"])
+    run = owned.runs.last()
+    assert run.cause == "MissingFile: 'a' is not there.\n    path  a\nMake it."
+    assert run["refusing"].cause == "MissingFile: 'a' is not there."
+    assert "Traceback" in (run.error or "")
+    document = project.store.runs.read("refused", run.id) or {}
+    earlier = {name: value for name, value in document.items() if name != "cause"}
+    assert Run(project.store, earlier).cause == run.error
+    with pytest.raises(ExceptionGroup):
+        owned.local([str(n) for n in range(12)])
+    cause = (owned.runs.last().cause or "").splitlines()
+    assert cause[0].startswith("ExceptionGroup: 12 steps of pipeline 'refused' failed")
+    assert cause[1].startswith("  MissingFile: '")
+    assert cause[-1] == "  … and 2 more"
+    owned.local([])
+    assert owned.runs.last().cause is None
 
 
 @step

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CoercionError, CycloptsError, Parameter
 from rich.console import Console
 
 from prefect_mlpipe.cli.answering import WRONG_USE, show_error
@@ -20,6 +21,7 @@ _EXIT_CODES = (
     "Exit codes: 0 all is well; 1 the run failed, or something is wrong; 2 wrong use, nothing ran; "
     "3 something would run (plan --exit-code); 4 the store, Prefect or a compute cannot be reached."
 )
+_DURATION = "\nA duration has units: 30d, 12h, 90m, 45s, or some of them together: 1d12h."
 
 
 def _version() -> str:
@@ -58,9 +60,14 @@ def answer(tokens: Sequence[str]) -> int:
         )
     except CycloptsError as error:
         error.console = Console(stderr=True)  # whose width its text takes
-        show_error("WrongUse", str(error), as_json="--json" in tokens)
+        hint = _DURATION if _wants_duration(error) else ""
+        show_error("WrongUse", f"{error}{hint}", as_json="--json" in tokens)
         return WRONG_USE
     return int(code or 0)
+
+
+def _wants_duration(error: CycloptsError) -> bool:
+    return isinstance(error, CoercionError) and error.target_type is timedelta
 
 
 def main() -> NoReturn:

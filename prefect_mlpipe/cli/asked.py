@@ -6,10 +6,12 @@ Knows nothing of what the pipeline is wanted for.
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -17,8 +19,10 @@ from prefect.exceptions import MissingFlowError, ScriptError
 from prefect.flows import load_flow_from_entrypoint
 
 from prefect_mlpipe.cli.answering import WrongUse
-from prefect_mlpipe.errors import PipelineNotFound
+from prefect_mlpipe.core.store import Store
+from prefect_mlpipe.errors import PipelineNotFound, StoreUnavailable
 from prefect_mlpipe.pipelines import Pipeline
+from prefect_mlpipe.stores import open_store
 
 Entrypoint = Annotated[
     str, Parameter(help="Which pipeline: path.py:pipeline or package.module:pipeline.")
@@ -127,23 +131,55 @@ def pipeline_at(entrypoint: str, options: Mapping[str, Any]) -> Pipeline[..., An
     """
     if ".py:" not in entrypoint and "" not in sys.path:
         sys.path.insert(0, "")  # the working folder, as `python -m` has it
+    # a file alone, too, is looked into for what it has
+    asked = entrypoint if ":" in entrypoint or not entrypoint.endswith(".py") else f"{entrypoint}:"
     try:
-        found: Any = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+        found: Any = load_flow_from_entrypoint(asked, use_placeholder_flow=False)
     except ScriptError as error:
         cause = error.__cause__ or error
         if isinstance(cause, FileNotFoundError):
             raise _not_found(entrypoint, f"there is no file {cause.filename}") from error
         raise cause from None
     except (MissingFlowError, ModuleNotFoundError, FileNotFoundError, ValueError) as error:
-        raise _not_found(entrypoint, str(error)) from error
+        named = not asked.endswith(":") and (":" in asked or "." in asked)
+        why = str(error).strip() if named else "no pipeline is named in it"
+        raise _not_found(entrypoint, why, _pipelines_beside(error)) from error
     if not isinstance(found, Pipeline):
         raise _not_found(entrypoint, "it is a flow, but no pipeline")
     return found.with_options(**options) if options else found
 
 
-def _not_found(entrypoint: str, why: str) -> PipelineNotFound:
+def _not_found(
+    entrypoint: str, why: str, there: Mapping[str, Pipeline[..., Any]] | None = None
+) -> PipelineNotFound:
+    near = difflib.get_close_matches(entrypoint.rpartition(":")[2], there or ())
+    where = entrypoint.rpartition(":")[0] or entrypoint
+    advice = "Name it as path.py:pipeline or package.module:pipeline."
     return PipelineNotFound(
         f"'{entrypoint}' is no pipeline.",
-        {"because": why},
-        "Name it as path.py:pipeline or package.module:pipeline.",
+        {"because": why, **({"pipelines there": ", ".join(there)} if there else {})},
+        f"Did you mean {where}:{near[0]}?" if near else advice,
     )
+
+
+def _pipelines_beside(error: BaseException) -> dict[str, Pipeline[..., Any]]:
+    """Return the pipelines of the module in which a name was not found: name → pipeline."""
+    module = getattr(error.__cause__, "obj", None)
+    beside = vars(module) if isinstance(module, ModuleType) else {}
+    return {name: found for name, found in beside.items() if isinstance(found, Pipeline)}
+
+
+def opened(store: str | None) -> Store:
+    """Open a store that is to be looked at: one that was named must be there.
+
+    Raises:
+        StoreUnavailable: nothing was ever stored there.
+    """
+    found = open_store(store)
+    if store is not None and not found.is_made():
+        raise StoreUnavailable(
+            "There is no store where --store says.",
+            {"store": found.url},
+            "Correct it; runs leave theirs where PREFECT_MLPIPE_STORE, or the pipeline, says.",
+        )
+    return found

@@ -8,10 +8,9 @@ from cyclopts import App, Parameter
 
 from prefect_mlpipe.all_runs import AllRuns
 from prefect_mlpipe.cli.answering import Answer, Common, WrongUse, command
-from prefect_mlpipe.cli.asked import pipeline_at
+from prefect_mlpipe.cli.asked import opened, pipeline_at
 from prefect_mlpipe.cli.shapes import run_shape, step_shape, whole_run_shape
 from prefect_mlpipe.cli.tables import run_page, runs_table
-from prefect_mlpipe.stores import open_store
 
 runs_app = App(name="runs", help="Look at the runs that are over.", help_flags=["--help"])
 
@@ -27,7 +26,7 @@ InStore = Annotated[
 
 def _runs(pipeline: str | None, store: str | None) -> AllRuns:
     if pipeline is None or ":" not in pipeline:
-        return AllRuns(open_store(store), pipeline)
+        return AllRuns(opened(store), pipeline)
     found = pipeline_at(pipeline, {"store": store} if store else {})
     return AllRuns(found.open_store(), found.name)
 
@@ -46,7 +45,10 @@ def list_runs(
     common: Common | None = None,
 ) -> Answer:
     """List runs, the newest first."""
-    found = _runs(pipeline, store).list(limit, state)
+    runs = _runs(pipeline, store)
+    found = runs.list(limit, state)
+    if not found and pipeline and ":" not in pipeline:
+        runs.require()
     return Answer({"runs": [run_shape(run) for run in found]}, runs_table(found))
 
 

@@ -54,7 +54,10 @@ def run_shape(run: Run) -> Shape:
         "name": run.name,
         "pipeline": run.pipeline,
         "state": run.state,
+        "cause": run.cause,
         "error": run.error,
+        "version": run.version,
+        "replays": run.replays,
         "started": run.started.isoformat(),
         "duration_seconds": run.duration,
         "saved_seconds": run.saved_seconds,
@@ -88,6 +91,7 @@ def step_shape(step: StepResult) -> Shape:
         "reused_from": step.reused_from,
         "duration_seconds": step.duration,
         "metrics": step.metrics,
+        "cause": step.cause,
         "error": step.error,
         "items": _counts(items, STATES) if items else None,
     }

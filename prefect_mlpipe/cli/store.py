@@ -9,9 +9,9 @@ from cyclopts import App, Parameter
 from pydantic import ValidationError
 
 from prefect_mlpipe.cli.answering import FAILED, Answer, Common, WrongUse, command
+from prefect_mlpipe.cli.asked import opened
 from prefect_mlpipe.cli.shapes import pruned_shape, usage_shape, verified_shape
 from prefect_mlpipe.core.upkeep.pruning import Pruned
-from prefect_mlpipe.stores import open_store
 
 store_app = App(name="store", help="Look after a store.", help_flags=["--help"])
 
@@ -22,7 +22,7 @@ Which = Annotated[str | None, Parameter(help="A folder or URL; default: that of 
 @command
 def usage(*, store: Which = None, common: Common | None = None) -> Answer:
     """Say how much room values, records, runs and the rest take."""
-    found = open_store(store).usage()
+    found = opened(store).usage()
     return Answer({"usage": usage_shape(found)}, str(found))
 
 
@@ -37,10 +37,10 @@ def verify(
     common: Common | None = None,
 ) -> Answer:
     """Read everything and compare it with its checksums. Exit code 1 if something is not sound."""
-    opened = open_store(store)
-    found = opened.verify(repair=repair)
-    text = f"{opened.url}: {found}".replace("verify(repair=True)", "--repair")
-    return Answer({"verified": verified_shape(opened.url, found)}, text, 0 if found else FAILED)
+    whole = opened(store)
+    found = whole.verify(repair=repair)
+    text = f"{whole.url}: {found}".replace("verify(repair=True)", "--repair")
+    return Answer({"verified": verified_shape(whole.url, found)}, text, 0 if found else FAILED)
 
 
 @store_app.command
@@ -64,9 +64,8 @@ def prune(
     common: Common | None = None,
 ) -> Answer:
     """Say what may go: what nothing refers to, and what the rules let go. With --yes, remove it."""
-    opened = open_store(store)
     try:
-        done = opened.prune(
+        done = opened(store).prune(
             keep_last=keep_last,
             older_than=older_than,
             max_bytes=max_bytes,

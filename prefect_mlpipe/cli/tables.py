@@ -14,11 +14,13 @@ from rich.table import Table
 
 from prefect_mlpipe.cli.shapes import STATES, run_shape, steps_of
 from prefect_mlpipe.core.manifest import sentences
-from prefect_mlpipe.reporting.summary import cost_text, seconds_text, size_text
+from prefect_mlpipe.core.telling.describing import seconds_text
+from prefect_mlpipe.reporting.summary import cost_text, metrics_text, size_text
 from prefect_mlpipe.runs import Run
 from prefect_mlpipe.step_results import StepResult
 
 _SHOWN_REASONS = 3
+_NAMES = 12  # the width of the names of facts
 
 
 def table(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
@@ -60,10 +62,12 @@ def run_page(run: Run) -> RenderableType:
         "saved": saved(run),
         "cost": cost_text(run.cost, run.saved_cost),
         "pinned": "yes" if run.pinned else "",
-        "error": (run.error or "").strip().rpartition("\n")[2],
+        "version": run.version,
+        "replays": run.replays,
+        "error": (run.cause or "").replace("\n", f"\n{' ' * (2 + _NAMES)}"),
     }
     head = [f"run {run.name} of {run.pipeline}: {run.state}"]
-    head += [f"  {name:<12}{value}" for name, value in facts.items() if value]
+    head += [f"  {name:<{_NAMES}}{value}" for name, value in facts.items() if value]
     head += [f"  ! {warning}" for warning in run.warnings]
     steps = steps_of(run)
     return Group("\n".join([*head, ""]), _steps_table(steps)) if steps else "\n".join(head)
@@ -76,14 +80,24 @@ def saved(run: Run) -> str:
 
 
 def _steps_table(steps: Sequence[StepResult]) -> Table:
-    made = table("step", "what", "why", "took", right=("took",))
-    for step in steps:
-        why = "\n".join(sentences(step.reasons, _SHOWN_REASONS))
-        if step.reused_from and not why:
-            why = f"from run {step.reused_from}"
+    metrics = [_metrics(step) for step in steps]
+    shown = ["metrics"] if any(metrics) else []
+    made = table("step", "what", "why", "took", *shown, right=("took",))
+    for step, logged in zip(steps, metrics, strict=True):
         took = seconds_text(step.duration) if step.state == "ran" else ""
-        made.add_row(step.name, step.state, why, took)
+        made.add_row(step.name, step.state, _why(step), took, *([logged] if shown else []))
     return made
+
+
+def _why(step: StepResult) -> str:
+    if step.state == "failed" and step.cause:
+        return step.cause
+    why = "\n".join(sentences(step.reasons, _SHOWN_REASONS))
+    return f"from run {step.reused_from}" if step.reused_from and not why else why
+
+
+def _metrics(step: StepResult) -> str:
+    return metrics_text(each.metrics for each in (step.items or [step]))
 
 
 def _counted(run: Run) -> str:

@@ -171,6 +171,15 @@ class Store:
         """Tell whether this store is a folder of this machine."""
         return isinstance(self._backend, LocalBackend)
 
+    def is_made(self) -> bool:
+        """Look whether there is a store; the first write makes one.
+
+        Raises:
+            StoreUnavailable: something else lies there, or it cannot be read.
+        """
+        self._place.reading()
+        return self._place.is_made
+
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 

@@ -34,6 +34,7 @@ from prefect_mlpipe.deploy.places import place_of
 from prefect_mlpipe.deploy.waking import Waker
 from prefect_mlpipe.deploy.watcher import Watcher
 from prefect_mlpipe.deploy.watches import EVENT, Watch
+from prefect_mlpipe.reporting.api import ensure_api
 from prefect_mlpipe.stores import open_store
 
 logger = get_logger("mlpipe")
@@ -139,11 +140,11 @@ def watch_all(store: Store | None = None, stop: threading.Event | None = None) -
     """
     stop = stop or threading.Event()
     threads: dict[Watch, WatchThread] = {}
-    complaint = ""
+    complaint = told = ""
     while not stop.is_set():
         try:
             wanted = requested()
-            complaint = ""
+            complaint, told = "", _tell(wanted, told)
         except Exception as error:  # the server is not there: what is known is watched on
             complaint = _complain(None, error, complaint)
             wanted = list(threads)
@@ -197,7 +198,11 @@ def requested() -> list[Watch]:
     """What the automations of the server wait for, if no serving process watches it.
 
     Not what automations wait for that have outlived their deployments.
+
+    Raises:
+        PrefectUnavailable: the API does not answer, or does not take our credentials.
     """
+    ensure_api()
     return [
         watch
         for automation in map(Automation.model_validate, _waiting())
@@ -221,6 +226,16 @@ def _watcher(watch: Watch, store: Store | None, known_at: float) -> Watcher:
         logger.info("%s: %d changed, told in %d events", watch.uri, changes, len(told))
 
     return Watcher(watch, place_of(watch, store.stat_index), store, when_known)
+
+
+def _tell(watches: Sequence[Watch], before: str) -> str:
+    """Log what is watched, once as long as it stays the same."""
+    places = sorted({watch.uri for watch in watches})
+    said = f"Watching {len(places):,} place{'' if len(places) == 1 else 's'}"
+    said += f": {', '.join(places)}" if places else "; no deployment of a work pool waits for data"
+    if said != before:
+        logger.info("%s", said)
+    return said
 
 
 def _complain(watch: Watch | None, error: Exception, before: str) -> str:

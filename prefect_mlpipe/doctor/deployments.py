@@ -27,10 +27,10 @@ from prefect.client.schemas.objects import DeploymentStatus, StateType, WorkerSt
 from prefect.exceptions import ObjectNotFound
 
 from prefect_mlpipe.core.places.remote_errors import shown
+from prefect_mlpipe.core.telling.describing import seconds_text
 from prefect_mlpipe.deploy.watching import requested
 from prefect_mlpipe.doctor.asking import asking, paged, server_settings
 from prefect_mlpipe.doctor.findings import Finding, Look, Notes
-from prefect_mlpipe.reporting.summary import seconds_text
 from prefect_mlpipe.stores import open_store
 
 SCHEDULED_AFTER: Final = timedelta(minutes=3)  # the scheduler looks every minute

@@ -33,6 +33,7 @@ from prefect_mlpipe.core.record import HeldCode, Record, StoredValue
 from prefect_mlpipe.core.store import Store
 from prefect_mlpipe.core.storing.devices import for_step
 from prefect_mlpipe.core.storing.own_copies import own_copy
+from prefect_mlpipe.core.telling.describing import seconds_text
 from prefect_mlpipe.current import Current, enter
 from prefect_mlpipe.errors import (
     InputChanged,
@@ -221,7 +222,7 @@ def not_kept(call: StepCall, duration: float, error: StoreUnavailable) -> StoreU
     return StoreUnavailable(
         f"Step '{call.current.step}' ran, but the store could not take what it returned: that is "
         "lost, and the step will run again.",
-        {**error.facts, "ran for": f"{duration:.3g} s"},
+        {**error.facts, "ran for": seconds_text(duration)},
         error.advice,
     )
 

@@ -7,7 +7,7 @@ s`. Never a value, only names and digests.
 from __future__ import annotations
 
 from prefect_mlpipe.core.manifest import sentences
-from prefect_mlpipe.core.telling.describing import size_text
+from prefect_mlpipe.core.telling.describing import seconds_text, size_text
 from prefect_mlpipe.engine.steprun import StepRun
 
 
@@ -24,7 +24,8 @@ def line(run: StepRun) -> str:
         return f"{run.name}: reused ({origin}, {size_text(record.size)})"
     why = "; ".join(sentences(run.reasons, 3))
     if run.state == "ran" and record is not None:
-        return f"{run.name}: ran ({why}) {size_text(record.size)} {record.duration_s:.3g} s"
+        took = seconds_text(record.duration_s)
+        return f"{run.name}: ran ({why}) {size_text(record.size)} {took}"
     if run.state == "skipped" and run.blocked_by is not None:
         return f"{run.name}: skipped ('{run.blocked_by.name}' has failed)"
     error = f": {type(run.error).__name__}" if run.error is not None else ""

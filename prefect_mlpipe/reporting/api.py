@@ -9,6 +9,7 @@ starts its temporary server without a word for half a minute. Asking first costs
 
 from __future__ import annotations
 
+import base64
 import ssl
 import sys
 import threading
@@ -44,14 +45,15 @@ ANSWER_S = 15.0  # a busy server answers late
 STARTUP_S = 120
 
 _lock = threading.Lock()
-_answered: dict[str, float] = {}  # API URL → when it was last seen to answer
+_answered: dict[tuple[str, ...], float] = {}  # API URL, credentials → when it last answered
 
 
 def ensure_api() -> None:
     """Return once the Prefect API can be used, having started a temporary server if none is set.
 
     Raises:
-        PrefectUnavailable: the configured API does not answer, or no server could be started.
+        PrefectUnavailable: the configured API does not answer or does not take our credentials, or
+            no server could be started.
     """
     settings = get_current_settings()
     with _lock:
@@ -79,19 +81,25 @@ def check_api() -> None:
     """Ask the configured API whether it is there.
 
     Raises:
-        PrefectUnavailable: it does not answer, or something else does.
+        PrefectUnavailable: it does not answer or does not take our credentials, or something else
+            answers.
     """
     settings = get_current_settings()
     _check(str(settings.api.url).rstrip("/"), settings)
 
 
 def _check(url: str, settings: Settings) -> None:
-    if time.monotonic() - _answered.get(url, -CHECKED_FOR_S) < CHECKED_FOR_S:
+    credentials = _credentials(settings)
+    asked = (url, *credentials.values())
+    if time.monotonic() - _answered.get(asked, -CHECKED_FOR_S) < CHECKED_FOR_S:
         return
+    cloud = url.startswith(settings.cloud.api_url)
+    # a server tells its health to anybody, and its version only to whom it knows
+    path = "/health" if cloud else "/admin/version"
     try:
         answer = httpx.get(
-            f"{url}/health",
-            headers=settings.client.custom_headers,
+            f"{url}{path}",
+            headers={**settings.client.custom_headers, **credentials},
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
             verify=verification(url, settings),
             follow_redirects=True,
@@ -103,15 +111,38 @@ def _check(url: str, settings: Settings) -> None:
             "Start the server (`prefect server start`), or unset PREFECT_API_URL for a temporary "
             "one, or run the pipeline without Prefect: `.local()`.",
         ) from error
-    cloud = url.startswith(settings.cloud.api_url)
+    if not cloud:
+        _refuse(url, path, answer, settings)
+    _answered[asked] = time.monotonic()
+
+
+def _refuse(url: str, path: str, answer: httpx.Response, settings: Settings) -> None:
+    if answer.status_code == 401:
+        raise PrefectUnavailable(
+            "The Prefect API does not take our credentials.",
+            {
+                "PREFECT_API_URL": without_user(url),
+                "PREFECT_API_AUTH_STRING": "set" if settings.api.auth_string else "not set",
+            },
+            "Set PREFECT_API_AUTH_STRING to what the server has as PREFECT_SERVER_API_AUTH_STRING.",
+        )
     page = "html" in answer.headers.get("content-type", "")
-    if not cloud and (page or answer.status_code == 404):
+    if page or answer.status_code == 404:
         raise PrefectUnavailable(
             "Something answers at PREFECT_API_URL, but it is not the Prefect API.",
-            {"PREFECT_API_URL": without_user(url), "/health": f"status {answer.status_code}"},
+            {"PREFECT_API_URL": without_user(url), path: f"status {answer.status_code}"},
             "The URL of a Prefect server ends in /api, as in http://127.0.0.1:4200/api.",
         )
-    _answered[url] = time.monotonic()
+
+
+def _credentials(settings: Settings) -> dict[str, str]:
+    """Return the header by which Prefect's client says who it is."""
+    if settings.api.auth_string:
+        secret = settings.api.auth_string.get_secret_value()
+        return {"Authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}
+    if settings.api.key:
+        return {"Authorization": f"Bearer {settings.api.key.get_secret_value()}"}
+    return {}
 
 
 def verification(url: str, settings: Settings) -> bool | ssl.SSLContext:

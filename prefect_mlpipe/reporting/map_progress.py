@@ -20,8 +20,8 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.logging import get_logger
 
+from prefect_mlpipe.core.telling.describing import seconds_text
 from prefect_mlpipe.reporting.events import plain
-from prefect_mlpipe.reporting.summary import seconds_text
 
 AFTER_S: Final = 2.0  # a mapped step that is over before has no artifact
 EVERY_S: Final = 2.0

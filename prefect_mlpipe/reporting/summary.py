@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from prefect_mlpipe.core.telling.describing import seconds_text, shorten
 
 # what happened, in the order in which it matters to a reader
 OUTCOMES = ("failed", "cancelled", "skipped", "ran", "reused")
 
 MAX_ROWS = 200
 MAX_CELL = 300
+MAX_METRIC = 40
 _COLUMNS = ("step", "what", "why", "time", "size", "saved")
 _MARKUP = re.compile(r"([\\`*_\[\]|~#!])")
 
@@ -31,6 +35,7 @@ class StepRow:
         seconds: how long it ran now.
         size_bytes: of what it returned.
         saved_seconds: how long it ran when it was executed, for one that was reused.
+        metrics: by `metrics_text`.
     """
 
     step: str
@@ -39,6 +44,7 @@ class StepRow:
     seconds: float = 0.0
     size_bytes: int = 0
     saved_seconds: float = 0.0
+    metrics: str = ""
 
 
 def by_weight(rows: Iterable[StepRow]) -> list[StepRow]:
@@ -72,16 +78,29 @@ def _amount(cost: float) -> str:
     return f"{cost:,.2f}" if cost >= 0.995 else f"{cost:.2g}"
 
 
-def seconds_text(seconds: float) -> str:
-    """As in '0.04 s', '3.2 s', '12 min 5 s', '3 h 20 min'."""
-    if seconds < 0.1:
-        return f"{seconds:.2g} s" if seconds >= 0.001 else "0 s"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+def metrics_text(each: Iterable[Mapping[str, Any]]) -> str:
+    """As in 'accuracy=0.97, loss=0.1'; of several items the range: 'accuracy=0.91…0.97'.
+
+    Args:
+        each: the metrics of a step, or those of each of its items.
+    """
+    found: dict[str, list[Any]] = {}
+    for metrics in each:
+        for name, value in metrics.items():
+            found.setdefault(name, []).append(value)
+    return ", ".join(f"{name}={_range(values)}" for name, values in found.items())
+
+
+def _range(values: list[Any]) -> str:
+    if all(type(value) in (int, float) for value in values):
+        least, most = min(values), max(values)
+        return _metric(least) if least == most else f"{_metric(least)}…{_metric(most)}"
+    several = f" and {len(values) - 1:,} more" if len(values) > 1 else ""
+    return _metric(values[0]) + several
+
+
+def _metric(value: Any) -> str:
+    return f"{value:.4g}" if type(value) is float else shorten(str(value), MAX_METRIC)
 
 
 def size_text(size_bytes: float) -> str:
@@ -100,11 +119,20 @@ def markdown(rows: Sequence[StepRow], title: str, cost: str = "") -> str:
     facts = ", ".join(filter(None, [counts_text(rows), saved_text(rows), cost]))
     lines = [f"## {escaped(title)}", "", escaped(facts) or "No steps.", ""]
     if shown:
-        lines += [f"| {' | '.join(_COLUMNS)} |", "|---|---|---|--:|--:|--:|"]
-        lines += [f"| {' | '.join(_cells(row))} |" for row in shown]
+        lines += _table(shown)
     if more:
         lines += ["", f"… and {len(more):,} more: {counts_text(more)}."]
     return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[StepRow]) -> list[str]:
+    columns, line = list(_COLUMNS), "|---|---|---|--:|--:|--:|"
+    cells = [_cells(row) for row in rows]
+    if any(row.metrics for row in rows):
+        columns.append("metrics")
+        line += "---|"
+        cells = [[*each, escaped(row.metrics)] for each, row in zip(cells, rows, strict=True)]
+    return [f"| {' | '.join(columns)} |", line, *(f"| {' | '.join(each)} |" for each in cells)]
 
 
 def _cells(row: StepRow) -> list[str]:
@@ -112,9 +140,9 @@ def _cells(row: StepRow) -> list[str]:
         escaped(row.step),
         row.what,
         escaped(row.why),
-        seconds_text(row.seconds) if row.seconds else "",
+        escaped(seconds_text(row.seconds)) if row.seconds else "",
         size_text(row.size_bytes) if row.size_bytes else "",
-        seconds_text(row.saved_seconds) if row.saved_seconds else "",
+        escaped(seconds_text(row.saved_seconds)) if row.saved_seconds else "",
     ]
 
 

@@ -26,14 +26,13 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from prefect_mlpipe.core.telling.describing import shorten
+from prefect_mlpipe.core.telling.describing import seconds_text, shorten
 from prefect_mlpipe.reporting.map_progress import MapCount
 from prefect_mlpipe.reporting.summary import (
     StepRow,
     by_weight,
     counts_text,
     saved_text,
-    seconds_text,
     size_text,
 )
 
@@ -252,6 +251,7 @@ def _account(row: StepRow) -> str:
     facts = [
         seconds_text(row.seconds) if row.seconds else "",
         size_text(row.size_bytes) if row.size_bytes else "",
+        row.metrics,
     ]
     return "  ".join(filter(None, [why, *facts]))
 

@@ -15,7 +15,8 @@ from prefect_mlpipe.cli.app import answer
 
 SOURCE = """
     from prefect import flow
-    from prefect_mlpipe import pipeline, step
+    from prefect_mlpipe import log_metrics, pipeline, step
+    from prefect_mlpipe.errors import MissingFile
 
     OFFSET = 0
 
@@ -29,6 +30,18 @@ SOURCE = """
         return 2 * x
 
     @step
+    def measure(x: int) -> int:
+        log_metrics(accuracy=0.9 + x / 100)
+        return x
+
+    @step
+    def judge(xs: list[int], found: bool) -> int:
+        log_metrics(verdict="good")
+        if not found:
+            raise MissingFile("Step 'judge' finds no file.", {"path": "a.csv"}, "Make it.")
+        return len(xs)
+
+    @step
     def total(xs: list[int], bad: bool) -> int:
         if bad:
             raise ValueError("no good")
@@ -37,6 +50,10 @@ SOURCE = """
     @pipeline
     def adding(n: int = 3, bad: bool = False) -> int:
         return total(double.map(load(n)), bad)
+
+    @pipeline
+    def judging(found: bool = True) -> int:
+        return judge(measure.map([1, 2, 3]), found)
 
     @flow
     def plain() -> None:

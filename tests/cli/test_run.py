@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prefect.exceptions import ParameterTypeError
 
 from tests.cli.conftest import Mlpipe
 from tests.server import Server
@@ -72,6 +73,27 @@ def test_a_failed_run_is_told_as_json_too(mlpipe: Mlpipe) -> None:
     assert said.json["returned"] is None
 
 
+def test_a_failed_run_is_shown_with_the_whole_message_and_the_step_that_failed(
+    mlpipe: Mlpipe,
+) -> None:
+    mlpipe("run", "sums.py:judging", "--local", "-p", "found=false")
+    page = mlpipe("runs", "inspect", "last").out
+    for said in ("MissingFile: Step 'judge' finds no file.", "path  a.csv", "Make it."):
+        assert said in page
+    assert "judge    failed  MissingFile: " in page
+    run = mlpipe("runs", "inspect", "last", "--json").json["run"]
+    assert run["cause"].startswith("MissingFile: Step 'judge' finds no file.\n")
+    assert run["error"].startswith("Traceback")
+    assert run["steps"][1]["cause"] == "MissingFile: Step 'judge' finds no file."
+
+
+def test_metrics_are_shown_where_there_are_any_of_items_their_range(mlpipe: Mlpipe) -> None:
+    assert "metrics" not in mlpipe("run", SUMS, "--local").out
+    page = mlpipe("run", "sums.py:judging", "--local").out
+    assert "accuracy=0.91…0.93" in page
+    assert "verdict=good" in page
+
+
 def test_as_a_flow_it_is_a_flow_run(mlpipe: Mlpipe, api: Server) -> None:
     from prefect.client.orchestration import get_client
 
@@ -112,6 +134,22 @@ def test_what_does_not_fit_is_refused_with_2_before_anything_runs(
     assert not (folder / "store" / "runs").exists()
 
 
+def test_a_parameter_of_a_wrong_type_is_told_once(
+    mlpipe: Mlpipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prefect.flows import flow
+
+    assert "n: Input should be" in mlpipe("run", SUMS, "--local", "-p", "n=x").err
+    assert "validation failed" not in caplog.text
+
+    @flow
+    def plain(n: int) -> None: ...
+
+    with pytest.raises(ParameterTypeError):
+        plain.validate_parameters({"n": "x"})
+    assert "validation failed" in caplog.text
+
+
 def test_parameters_are_read_from_stdin(mlpipe: Mlpipe, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
@@ -127,7 +165,8 @@ def test_parameters_are_read_from_stdin(mlpipe: Mlpipe, monkeypatch: pytest.Monk
         ("sums.py:plain", "a flow, but no pipeline"),
         ("sums.py:load", "is not a flow"),
         ("no_such_module:adding", "no_such_module"),
-        ("sums", "not enough values"),
+        ("sums", "no pipeline is named"),
+        ("sums.py", "no pipeline is named"),
     ],
 )
 def test_what_is_no_pipeline_is_refused_with_2(mlpipe: Mlpipe, entrypoint: str, why: str) -> None:
@@ -135,6 +174,22 @@ def test_what_is_no_pipeline_is_refused_with_2(mlpipe: Mlpipe, entrypoint: str, 
     assert said.code == 2
     assert said.json["error"]["type"] == "PipelineNotFound"
     assert why in said.json["error"]["facts"]["because"]
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "advice"),
+    [
+        ("sums.py:addin", "Did you mean sums.py:adding?"),
+        ("sums.py:zzz", "Name it as path.py:pipeline or package.module:pipeline."),
+        ("sums.py", "Name it as path.py:pipeline or package.module:pipeline."),
+    ],
+)
+def test_the_pipelines_that_are_there_are_named(
+    mlpipe: Mlpipe, entrypoint: str, advice: str
+) -> None:
+    error = mlpipe("plan", entrypoint, "--json").json["error"]
+    assert error["facts"]["pipelines there"] == "adding, judging"
+    assert error["advice"] == advice
 
 
 def test_an_error_in_the_module_is_the_modules_own(mlpipe: Mlpipe, folder: Path) -> None:
@@ -213,12 +268,12 @@ def test_a_store_that_cannot_be_used_ends_with_4(mlpipe: Mlpipe, folder: Path) -
     assert said.json["error"]["advice"]
 
 
-def test_an_api_that_does_not_answer_ends_with_4(
-    mlpipe: Mlpipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("words", [["run", SUMS], ["watch", "--once"]])
+def test_an_api_that_does_not_answer_ends_with_4(mlpipe: Mlpipe, words: list[str]) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
-        said = mlpipe("run", SUMS, "--json")
+        said = mlpipe(*words, "--json")
     assert said.code == 4
     assert said.json["error"]["type"] == "PrefectUnavailable"
+    assert said.json["error"]["facts"]["PREFECT_API_URL"] == "http://127.0.0.1:1/api"

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from prefect_mlpipe.all_runs import AllRuns
 from prefect_mlpipe.core.upkeep import pruning
+from prefect_mlpipe.stores import open_store
 from tests.cli.conftest import Mlpipe
 
 SUMS = "sums.py:adding"
@@ -40,11 +42,38 @@ def test_runs_of_all_pipelines_are_listed_newest_first(mlpipe: Mlpipe, folder: P
         (["other"], 1),
         (["other.py:other"], 1),
         (["adding", "--state", "completed"], 1),
-        (["none"], 0),
     ]:
         assert len(mlpipe("runs", "ls", *said, "--json").json["runs"]) == count
     table = mlpipe("runs", "ls").out
     assert all(run["name"] in table for run in runs)
+
+
+def test_an_unknown_pipeline_is_refused_with_those_that_have_runs(mlpipe: Mlpipe) -> None:
+    mlpipe("run", SUMS, "--local")
+    for words in (["ls", "addin"], ["inspect", "last", "--pipeline", "addin"]):
+        said = mlpipe("runs", *words, "--json")
+        assert (said.code, said.json["error"]["facts"]["pipelines"]) == (2, "adding")
+        assert "'adding'" in said.json["error"]["advice"]
+    known = mlpipe("runs", "ls", "adding", "--state", "failed")
+    assert (known.code, known.out.strip()) == (0, "No runs.")
+    assert mlpipe("runs", "ls", "sums.py:judging").out.strip() == "No runs."
+
+
+@pytest.mark.parametrize(
+    "words", [["store", "usage"], ["store", "verify"], ["store", "prune"], ["runs", "ls"]]
+)
+def test_a_store_that_is_named_must_be_there(
+    mlpipe: Mlpipe, folder: Path, words: list[str]
+) -> None:
+    said = mlpipe(*words, "--store", str(folder / "nowhere"))
+    assert (said.code, "There is no store" in said.err, said.out) == (4, True, "")
+    assert not (folder / "nowhere").exists()
+    assert mlpipe("store", "usage").code == 0  # that of the settings is made by the first run
+
+
+def test_a_run_that_left_nothing_may_have_been_killed(mlpipe: Mlpipe) -> None:
+    mlpipe("run", SUMS, "--local")
+    assert "was killed" in mlpipe("runs", "inspect", "0" * 32).err
 
 
 def test_a_run_is_shown_by_name_by_id_and_as_the_last_one(mlpipe: Mlpipe) -> None:
@@ -56,6 +85,20 @@ def test_a_run_is_shown_by_name_by_id_and_as_the_last_one(mlpipe: Mlpipe) -> Non
     assert "parameter 'n' changed: 3 → 4" in page
     wrong = mlpipe("runs", "inspect", "nobody", "--json")
     assert (wrong.code, wrong.json["error"]["type"]) == (2, "RunNotFound")
+
+
+def test_a_run_is_shown_with_its_version_and_what_it_replays(mlpipe: Mlpipe, folder: Path) -> None:
+    mlpipe("run", SUMS, "--local")
+    store = open_store()
+    [known] = AllRuns(store)
+    document = store.runs.read("adding", known.id) or {}
+    changed = {**document, "id": "1" * 32, "version": "v7", "replays": "0" * 32}
+    store.runs.write("adding", "1" * 32, changed)
+    page = mlpipe("runs", "inspect", "1" * 32).out
+    assert "version     v7\n" in page
+    assert f"replays     {'0' * 32}\n" in page
+    run = mlpipe("runs", "inspect", "1" * 32, "--json").json["run"]
+    assert (run["version"], run["replays"]) == ("v7", "0" * 32)
 
 
 def test_a_step_of_a_run_is_explained(mlpipe: Mlpipe) -> None:
@@ -134,6 +177,8 @@ def test_prune_keeps_what_is_not_old_enough(mlpipe: Mlpipe, old_run: Path) -> No
         (["--keep-last", "-1"], "0 or more"),
         (["--grace", "1s"], "at least"),
         (["--older-than", "soon"], "soon"),
+        (["--older-than", "30"], "30d"),
+        (["--grace", "2"], "1d12h"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused(mlpipe: Mlpipe, words: list[str], why: str) -> None:

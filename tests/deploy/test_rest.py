@@ -24,6 +24,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from prefect_mlpipe.errors import PrefectUnavailable
+from prefect_mlpipe.reporting.api import ensure_api
 from tests.deploy.serving import ended, eventually, flow_runs, serving
 from tests.server import AUTH, Server, ask, guarded_server
 from tests.test_readme import marked
@@ -205,6 +207,18 @@ def test_without_the_password_nothing_can_be_read(guarded: Server) -> None:
                 for credentials in (None, ("admin", "guessed")):
                     answer = client.request(method, some, content=b"{}", auth=credentials)
                     assert answer.status_code == 401, (method, path)
+
+
+@pytest.mark.parametrize("password", [None, "admin:guessed"])
+def test_who_does_not_know_it_is_told_which_setting_it_stands_in(
+    guarded: Server, password: str | None
+) -> None:
+    ensure_api()
+    with (
+        temporary_settings({PREFECT_API_AUTH_STRING: password}),
+        pytest.raises(PrefectUnavailable, match="PREFECT_SERVER_API_AUTH_STRING"),
+    ):
+        ensure_api()
 
 
 @pytest.mark.parametrize("password", [None, "admin:guessed"])

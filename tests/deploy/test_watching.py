@@ -124,8 +124,13 @@ def test_a_thread_ends_if_workers_run_the_deployment(
 
 
 def test_one_watcher_for_all_takes_up_what_is_asked_for(
-    tmp_path: Path, store: Store, told: Told, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    store: Store,
+    told: Told,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     asked: list[list[Watch]] = [[], [watch_of(tmp_path / "raw")]]
     monkeypatch.setattr(watching, "REFRESH_S", 0.05)
     monkeypatch.setattr(watching, "requested", lambda: asked.pop(0) if len(asked) > 1 else asked[0])
@@ -140,6 +145,10 @@ def test_one_watcher_for_all_takes_up_what_is_asked_for(
     finally:
         stop.set()
         thread.join(WITHIN_S)
+    assert [text for text in caplog.messages if text.startswith("Watching")] == [
+        "Watching 0 places; no deployment of a work pool waits for data",
+        f"Watching 1 place: {tmp_path / 'raw'}",
+    ]
 
 
 def test_a_place_that_cannot_be_looked_at_does_not_keep_the_others_from_it(

@@ -179,7 +179,9 @@ def test_prefect_cloud_is_left_to_itself(check: Check) -> None:
 
 def test_credentials_that_are_not_accepted_are_a_problem(odd: str) -> None:
     with temporary_settings({PREFECT_API_URL: odd}):
-        assert "PREFECT_API_AUTH_STRING" in found(prefect_api, "problem").mend
+        finding = examining.asked(prefect_api, Look())
+    assert finding.state == "problem"
+    assert "PREFECT_API_AUTH_STRING" in finding.mend
 
 
 def test_an_open_server_that_others_can_reach_is_a_warning(api: Server) -> None:

@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_CLOUD_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_CLOUD_API_URL,
+    temporary_settings,
+)
 
 from prefect_mlpipe.errors import PrefectUnavailable
 from prefect_mlpipe.reporting import api as subject
@@ -29,13 +34,27 @@ def test_an_api_that_answered_is_not_asked_again_at_once() -> None:
     with FakeApi(lambda *_: (200, True)).running() as api:
         ensure_api()
         ensure_api()
-    assert [path for _, path, _ in api.asked] == ["/health"]
+    assert [path for _, path, _ in api.asked] == ["/admin/version"]
 
 
-def test_an_api_that_is_busy_or_wants_a_login_answers() -> None:
-    for status in (401, 503):
-        with FakeApi(lambda *_, status=status: (status, None)).running():
-            ensure_api()
+def test_an_api_that_is_busy_answers() -> None:
+    with FakeApi(lambda *_: (503, None)).running():
+        ensure_api()
+
+
+@pytest.mark.parametrize(("auth", "said"), [(None, "not set"), ("admin:wrong", "set")])
+def test_credentials_that_are_missing_or_wrong_are_told_by_the_name_of_their_setting(
+    auth: str | None, said: str
+) -> None:
+    with (
+        FakeApi(lambda *_: (401, None)).running(),
+        temporary_settings({PREFECT_API_AUTH_STRING: auth}),
+        pytest.raises(PrefectUnavailable, match="credentials") as caught,
+    ):
+        ensure_api()
+    assert caught.value.facts["PREFECT_API_AUTH_STRING"] == said
+    assert "PREFECT_SERVER_API_AUTH_STRING" in caught.value.advice
+    assert "wrong" not in str(caught.value)
 
 
 def test_an_api_that_does_not_answer_is_named_with_ways_out() -> None:

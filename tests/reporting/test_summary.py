@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from prefect_mlpipe.core.telling.describing import seconds_text
 from prefect_mlpipe.reporting.summary import (
     MAX_ROWS,
     StepRow,
     counts_text,
     escaped,
     markdown,
+    metrics_text,
     saved_text,
-    seconds_text,
     size_text,
 )
 
@@ -18,7 +21,8 @@ from prefect_mlpipe.reporting.summary import (
     ("seconds", "text"),
     [
         (0, "0 s"),
-        (0.0004, "0 s"),
+        (0.0004, "< 1 ms"),
+        (0.001, "0.001 s"),
         (0.004, "0.004 s"),
         (0.0567, "0.057 s"),
         (0.1, "0.1 s"),
@@ -64,6 +68,33 @@ def test_a_page_has_what_failed_first_and_counts_beyond_the_cap() -> None:
     assert len(table) == 1 + MAX_ROWS
     assert page[-1] == "… and 12 more: 12 reused."
     assert page[0] == "## digits"
+
+
+def test_a_page_has_metrics_only_if_there_are_any() -> None:
+    rows = [StepRow("load", "ran"), StepRow("train", "ran", metrics="loss=0.1")]
+    assert "metrics" not in markdown(rows[:1], "digits")
+    page = markdown(rows, "digits")
+    assert "| saved | metrics |" in page
+    assert "| train | ran |  |  |  |  | loss=0.1 |" in page
+    assert "| load | ran |  |  |  |  |  |" in page
+
+
+@pytest.mark.parametrize(
+    ("each", "text"),
+    [
+        ([{}], ""),
+        (
+            [{"loss": 0.123456, "rows": 3, "kind": "a b", "ok": True}],
+            "loss=0.1235, rows=3, kind=a b, ok=True",
+        ),
+        ([{"loss": 0.5}, {}, {"loss": 0.25}], "loss=0.25…0.5"),
+        ([{"n": 1}, {"n": 1}], "n=1"),
+        ([{"kind": "a"}, {"kind": "b"}], "kind=a and 1 more"),
+        ([{"curve": [0.5] * 100}], f"curve={str([0.5] * 100)[:39]}…"),
+    ],
+)
+def test_metrics_are_short_and_of_items_a_range(each: list[dict[str, Any]], text: str) -> None:
+    assert metrics_text(each) == text
 
 
 def test_a_page_of_no_steps_says_so() -> None:

@@ -90,6 +90,20 @@ def size_text(size: float) -> str:
     return f"{size:.3g} TB"
 
 
+def seconds_text(seconds: float) -> str:
+    """Return a duration as a person reads it: '< 1 ms', '0.04 s', '3.2 s', '12 min 5 s'."""
+    if seconds < 0.001:
+        return "< 1 ms" if seconds > 0 else "0 s"
+    if seconds < 0.1:
+        return f"{seconds:.2g} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def is_secret(value: object, name: str = "") -> bool:
     """Tell whether a value must not be shown, for its type or what it is called."""
     if isinstance(value, str | bytes) and _SECRET_NAME.search(name):
