@@ -95,6 +95,10 @@ PLACES = {
     "a record written and the lease not given back": """
     leases.LocalLeases._drop = die
     """,
+    "the last record written and its lease not given back": """
+    original, count = leases.LocalLeases._drop, itertools.count()
+    leases.LocalLeases._drop = lambda *given: die() if next(count) == 2 else original(*given)
+    """,
     "the second step half written": """
     original, count = backends._write_parts, itertools.count()
     def half(handle, parts):
@@ -122,12 +126,14 @@ LEFT = {
     "a record that is empty": (1, [], 0, [False]),
     "a record half written": (1, [], 0, [False]),
     "a record written and the lease not given back": (1, [], 0, [True]),
+    "the last record written and its lease not given back": (2, [], 0, [True, True, True]),
     "the second step half written": (1, [1_000], 0, [True]),
     "the run manifest half written": (2, [], 1, [True, True, True]),
 }
 # What the next run finds done already.
 DONE = {
     "a record written and the lease not given back": ["make"],
+    "the last record written and its lease not given back": ["double", "make", "total"],
     "the second step half written": ["make"],
     "the run manifest half written": ["double", "make", "total"],
 }

@@ -202,7 +202,7 @@ class LocalLeases(Leases):
             with suppress(FileNotFoundError):
                 os.unlink(path)
 
-    def _remove_forgotten(self, own: str) -> None:
+    def _remove_forgotten(self, own: str | None) -> None:
         """Remove what runs left that ended without a word."""
         claiming = self._claims.tokens() - self._tokens
         if claiming:  # without a presence nothing holds: it is made before, and goes afterwards
@@ -213,14 +213,15 @@ class LocalLeases(Leases):
                     gone = self._forgotten(own)  # anew: a number of a file may be another's by now
                     self._sweep(set(gone.values()), [], list(gone))
 
-    def _forgotten(self, own: str) -> dict[str, int]:
+    def _forgotten(self, own: str | None) -> dict[str, int]:
         """Token → inode of runs that have ended, as far as that is certain."""
         holders = f"{self._folder}holders/"
         with os.scandir(holders) as entries:
             others = [entry.name for entry in entries if entry.name not in self._tokens]
         if not others:
             return {}
-        now = os.stat(holders + own).st_mtime  # by the clock of the file system
+        # By the clock of the file system, which only a presence of our own tells.
+        now = os.stat(holders + own).st_mtime if own is not None else 0.0
         gone = {}
         for token in others:
             seen = _look(holders + token)
@@ -268,6 +269,9 @@ class LocalLeases(Leases):
 
     @override
     def _leave(self) -> None:
+        if not self._presences:  # no lease was needed: nobody else would look what others left
+            with suppress(OSError):  # no folder yet, or one that only others may write
+                self._remove_forgotten(None)
         try:
             self._claims.close()
         except OSError as error:
