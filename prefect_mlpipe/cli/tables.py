@@ -14,8 +14,8 @@ from rich.table import Table
 
 from prefect_mlpipe.cli.shapes import STATES, run_shape, steps_of
 from prefect_mlpipe.core.manifest import sentences
-from prefect_mlpipe.core.telling.describing import seconds_text
-from prefect_mlpipe.reporting.summary import cost_text, metrics_text, size_text
+from prefect_mlpipe.core.telling.describing import seconds_text, size_text
+from prefect_mlpipe.reporting.summary import cost_text, metrics_text
 from prefect_mlpipe.runs import Run
 from prefect_mlpipe.step_results import StepResult
 

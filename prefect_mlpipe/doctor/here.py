@@ -15,9 +15,9 @@ from packaging.specifiers import SpecifierSet
 from pydantic import ValidationError
 
 from prefect_mlpipe.compute.named import named_computes
+from prefect_mlpipe.core.telling.describing import size_text
 from prefect_mlpipe.doctor.findings import Finding, Look, Notes
 from prefect_mlpipe.errors import InvalidCompute
-from prefect_mlpipe.reporting.summary import size_text
 from prefect_mlpipe.settings import Settings
 
 _OURS: Final = "prefect-mlpipe"

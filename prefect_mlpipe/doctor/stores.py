@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from prefect_mlpipe.core.store import Store
-from prefect_mlpipe.core.telling.describing import seconds_text
+from prefect_mlpipe.core.telling.describing import seconds_text, size_text
 from prefect_mlpipe.core.upkeep.probing import Probe
 from prefect_mlpipe.doctor.findings import Finding, Look, Notes
 from prefect_mlpipe.doctor.here import nearest
-from prefect_mlpipe.reporting.summary import size_text
 from prefect_mlpipe.settings import Settings
 from prefect_mlpipe.stores import open_store
 

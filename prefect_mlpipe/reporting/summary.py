@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prefect_mlpipe.core.telling.describing import seconds_text, shorten
+from prefect_mlpipe.core.telling.describing import seconds_text, shorten, size_text
 
 # what happened, in the order in which it matters to a reader
 OUTCOMES = ("failed", "cancelled", "skipped", "ran", "reused")
@@ -101,15 +101,6 @@ def _range(values: list[Any]) -> str:
 
 def _metric(value: Any) -> str:
     return f"{value:.4g}" if type(value) is float else shorten(str(value), MAX_METRIC)
-
-
-def size_text(size_bytes: float) -> str:
-    """As in '512 B', '1.5 GiB'."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} TiB"
 
 
 def markdown(rows: Sequence[StepRow], title: str, cost: str = "") -> str:

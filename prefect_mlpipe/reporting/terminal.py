@@ -26,14 +26,13 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from prefect_mlpipe.core.telling.describing import seconds_text, shorten
+from prefect_mlpipe.core.telling.describing import seconds_text, shorten, size_text
 from prefect_mlpipe.reporting.map_progress import MapCount
 from prefect_mlpipe.reporting.summary import (
     StepRow,
     by_weight,
     counts_text,
     saved_text,
-    size_text,
 )
 
 LIVE_AFTER_S = 0.5  # a run shorter than this shows nothing

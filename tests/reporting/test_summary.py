@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from prefect_mlpipe.core.telling.describing import seconds_text
+from prefect_mlpipe.core.telling.describing import seconds_text, size_text
 from prefect_mlpipe.reporting.summary import (
     MAX_ROWS,
     StepRow,
@@ -13,7 +13,6 @@ from prefect_mlpipe.reporting.summary import (
     markdown,
     metrics_text,
     saved_text,
-    size_text,
 )
 
 

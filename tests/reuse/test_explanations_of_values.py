@@ -241,4 +241,4 @@ def test_a_value_that_was_pruned_is_said_to_be_unknown(lab: Lab) -> None:
             path.unlink()
     lab.write(tables(array.replace("ones", "zeros").replace("20_000", "30_000")))
     text = lab.run().steps["work"]["explain"]
-    assert "size: 160 kB → 240 kB" in text
+    assert "size: 156.4 KiB → 234.5 KiB" in text

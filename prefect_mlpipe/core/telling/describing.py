@@ -81,13 +81,13 @@ def shorten(text: str, length: int = SHOWN_LENGTH) -> str:
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
-def size_text(size: float) -> str:
-    """Return bytes as a person reads them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
+def size_text(size_bytes: float) -> str:
+    """Return a size as a person reads it: '512 B', '1.5 GiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
 
 
 def seconds_text(seconds: float) -> str:
