@@ -49,8 +49,11 @@ if __name__ == "__main__":
 """
 
 
-def eventually(look: Callable[[], T], is_right: Callable[[T], object], within_s: float = 40) -> T:
-    """What `look` gives as soon as `is_right` holds of it; what it gave last when time is up."""
+def eventually(look: Callable[[], T], is_right: Callable[[T], object], within_s: float = 120) -> T:
+    """What `look` gives as soon as `is_right` holds of it; what it gave last when time is up.
+
+    A server with SQLite that is busy tries an action again after a minute.
+    """
     deadline = time.monotonic() + within_s
     while not is_right(seen := look()) and time.monotonic() < deadline:
         time.sleep(0.2)

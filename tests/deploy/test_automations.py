@@ -69,7 +69,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_killed_run_crashes_and_its_rerun_does_what_was_missing_while_others_stay(
     name: str, prefect_api: Api, seen: Seen, script: Callable[..., Script]
 ) -> None:
@@ -144,7 +144,7 @@ def inbox() -> Iterator[tuple[str, list[Any]]]:
         thread.join()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_failure_is_told_of_by_webhook_and_by_notification(
     name: str, api: Server, inbox: tuple[str, list[Any]], store: str
 ) -> None:

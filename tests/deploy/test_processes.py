@@ -32,7 +32,7 @@ from tests.server import Server, guarded_server
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-WITHIN_S = 90
+WITHIN_S = 150
 
 SLOW_YAML = """
 pull:

@@ -113,7 +113,7 @@ class Shell:
         return json.loads(done.stdout)
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(
     shutil.which("curl") is None and os.environ.get("MLPIPE_TESTS_REQUIRE_CURL") != "1",
     reason="needs curl",
@@ -134,7 +134,7 @@ def test_the_lines_of_the_readme_start_a_run_and_read_its_state_and_outputs(
     assert outputs["model"]["value"] == {"a": 4, "b": 4, "c": 4}
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(600)
 def test_a_file_starts_a_run_whose_model_starts_the_next_and_all_reports_arrive(
     guarded: Server, served: Path
 ) -> None:
@@ -234,7 +234,7 @@ def test_nor_can_events(guarded: Server, password: str | None) -> None:
         asyncio.run(listen())
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["by-cron", "by-interval"])
 def test_schedules_fire(guarded: Server, served: Path, how: str) -> None:
     def over() -> list[Any]:

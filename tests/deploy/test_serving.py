@@ -65,7 +65,7 @@ def watched(store: Path) -> list[Any]:
     return list(folder.iterdir()) if folder.exists() else []
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_dropped_file_starts_one_run_a_touched_one_none_and_a_restart_repeats_none(
     api: Server, tmp_path: Path
 ) -> None:
@@ -95,7 +95,7 @@ def test_a_dropped_file_starts_one_run_a_touched_one_none_and_a_restart_repeats_
         assert told(runs) == ["first.csv", "second.csv", "third.csv"]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_prefects_own_serve_watches_too_and_ten_files_in_a_burst_start_one_run(
     api: Server, tmp_path: Path
 ) -> None:

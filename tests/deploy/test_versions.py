@@ -17,7 +17,7 @@ from tests.project import Project
 from tests.server import Server
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_working_copy_is_edited_and_deleted_and_each_run_has_the_code_it_was_made_for(
     api: Server, tmp_path: Path
 ) -> None:
@@ -59,7 +59,7 @@ def deployed_with(copy: WorkingCopy, version: str, **packages: str) -> None:
     copy.store.versions.write(copy.name, version, document)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_rollback_has_the_deployment_run_the_earlier_version_with_its_own_parameters(
     api: Server, tmp_path: Path
 ) -> None:
@@ -101,7 +101,7 @@ SIZE = """
 """
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_versions_are_listed_compared_and_found(api: Server, tmp_path: Path) -> None:
     copy = WorkingCopy(tmp_path, "compared")
     first = copy.deploy(helpers="FACTOR = 2\nUNUSED = 1")
