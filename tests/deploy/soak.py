@@ -2,11 +2,11 @@
 
     python -m tests.deploy.soak --runs 200
 
-A server of its own on loopback, and one process that serves three pipelines: `tick` by an interval,
-`inbox` for each file that lands in a folder, `after` for each other result of `inbox`. Files land
-until there were enough runs; the serving process is killed and started again on the way. At the end
-each file must have started one run, each result the next one, each moment of the schedule a `tick`,
-and all must be Completed.
+A server of its own on loopback, with a PostgreSQL as one wants for weeks, and one process that
+serves three pipelines: `tick` by an interval, `inbox` for each file that lands in a folder, `after`
+for each other result of `inbox`. Files land until there were enough runs; the serving process is
+killed and started again on the way. At the end each file must have started one run, each result the
+next one, each moment of the schedule a `tick`, and all must be Completed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.postgres import running_postgres
 from tests.server import Server, running_server
 
 SCRIPT = """
@@ -276,8 +277,10 @@ def main() -> None:
         home = Path(folder) / "server"
         home.mkdir()
         os.environ["PREFECT_HOME"] = str(Path(folder) / "home")
-        with running_server(home) as server:
-            faults = soak(given.runs, given.limit, given.every, Path(folder), server)
+        with running_postgres() as database:
+            os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = database
+            with running_server(home) as server:
+                faults = soak(given.runs, given.limit, given.every, Path(folder), server)
     sys.exit(1 if faults else 0)
 
 
