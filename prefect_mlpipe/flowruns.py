@@ -190,6 +190,7 @@ class FlowReporter:
         self._settings = Settings()
         self._progress = Progress(pipeline, enabled=self._settings.progress)
         self.cancelled = False
+        self._asked_at_the_end = False
         self._logger = get_run_logger()
         self._tasks = BulkReporter(flow_run_id, native=self._settings.report_natively)
         self._watch = RunWatch(flow_run_id, self._cancel)
@@ -213,8 +214,13 @@ class FlowReporter:
             self._engine.outcomes.put(Cancel("The run was cancelled in Prefect."))
 
     def was_cancelled(self) -> bool:
-        """Return whether the run is cancelled in Prefect, which tells what it serves by SIGTERM."""
-        self.cancelled = self.cancelled or self._watch.is_cancelled()
+        """Return whether the run is cancelled in Prefect, which tells what it serves by SIGTERM.
+
+        Asked once: whoever is being ended has no time to wait twice for an API that is gone.
+        """
+        if not self._asked_at_the_end:
+            self._asked_at_the_end = True
+            self.cancelled = self.cancelled or self._watch.is_cancelled()
         return self.cancelled
 
     def reading(self, run: StepRun) -> None:

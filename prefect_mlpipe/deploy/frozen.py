@@ -154,7 +154,8 @@ def _made_for(run: FlowRun | None, store: Store, pipeline: str) -> str | None:
 def _tell(run: FlowRun, store: Store, pipeline: str, version: str) -> None:
     """Say in the log of a run which version it is of, and which packages are others here."""
     flow_run_logger(run).info("Version '%s' of pipeline '%s'", version, pipeline)
-    document = store.versions.read(pipeline, version) or {}
+    document = store.versions.read(pipeline, version)
+    assert document is not None, "it was unpacked just now"
     before = {"python": document["python"], **document["packages"]}
     here = {"python": platform.python_version(), **versions(document["packages"])}
     others = [f"{n} {was} → {here[n] or 'absent'}" for n, was in before.items() if here[n] != was]

@@ -137,8 +137,12 @@ class RunWatch:
 
     def is_cancelled(self) -> bool:
         """Ask now whether the run is being cancelled; not if the API does not answer."""
-        with _own_client() as client:
-            return self._is_cancelled(client)
+        try:
+            with _own_client() as client:
+                return self._is_cancelled(client)
+        except Exception:  # its process is being ended: that must not fail for want of an answer
+            self._logger.debug("The API could not be asked", exc_info=True)
+            return False
 
     def _look(self, client: SyncPrefectClient) -> bool:
         """Read the state once; True when nothing more is to be looked for."""
